@@ -1,0 +1,1 @@
+"""The frame: recipes, stage declarations, the commit protocol, storage, execution. It knows no stage."""

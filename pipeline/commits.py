@@ -1,0 +1,219 @@
+"""The commit protocol of one stage's folder: who writes what, and what a reader may believe.
+
+    plan.json                 fingerprint, what `auto` came to, the shards to make; created only if absent
+    data/…                    files of shards; a name carries shard and attempt and is never written twice
+    rejects/<shard>-<attempt>.parquet
+    commits/<shard>.json      the commit record; the first one wins, and a shard is done when it exists
+    stats.parquet             one row a shard
+    manifest.json             written last: the stage is whole
+
+A stage that was taken from a base holds taken.json alone, which says where the stage lies.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from pipeline.checksums import sha256_of_bytes, sha256_of_json
+from pipeline.errors import InputError
+from pipeline.recipe import Json, Section
+from pipeline.storage import Store, open_store
+
+PLAN, MANIFEST, STATS, TAKEN = "plan.json", "manifest.json", "stats.parquet", "taken.json"
+
+
+class FileEntry(Section):
+    path: str  # below the stage's folder
+    bytes: int
+    sha256: str
+
+
+class CommitRecord(Section):
+    stage: str
+    shard: str
+    attempt: str
+    fingerprint: str
+    files: dict[str, FileEntry]
+    rejects_file: FileEntry | None
+    inputs: dict[str, str]  # input → sha256 of the record read (same shard) or identity (whole)
+    rows_in: int
+    rows_out: int
+    rejects: dict[str, int]  # reason → rows
+    metrics: dict[str, float]
+    conditions: dict[str, Json]
+    seconds: float
+    host: str
+
+
+class StagePlan(Section):
+    """parts: what the fingerprint was made of, so that a refusal can name the field."""
+
+    fingerprint: str
+    parts: dict[str, Json]
+    resolved: dict[str, Json]
+    shards: list[tuple[str, dict[str, Json]]]
+
+
+class ShardSummary(Section):
+    record: str  # sha256 of the commit record
+    rows_in: int
+    rows_out: int
+
+
+class Manifest(Section):
+    stage: str
+    fingerprint: str
+    identity: str  # hash of the data files' checksums
+    inputs: dict[str, str]  # input → its identity
+    shards: dict[str, ShardSummary]
+
+
+class Taken(Section):
+    """Stands in a new root for a stage that was taken from its base."""
+
+    root: str
+    fingerprint: str  # the stage's own
+    wanted: str  # what this recipe asked for: different only where `base.accept` names the stage
+    identity: str
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """root/<stage>, wherever it lies."""
+
+    root: str
+    stage: str
+
+    @cached_property
+    def store(self) -> Store:
+        return open_store(f"{self.root.rstrip('/')}/{self.stage}")
+
+    def plan(self) -> StagePlan | None:
+        return StagePlan.model_validate_json(self.store.read(PLAN)) if self.store.size(PLAN) else None
+
+    def manifest(self) -> Manifest | None:
+        return Manifest.model_validate_json(self.store.read(MANIFEST)) if self.store.size(MANIFEST) else None
+
+    def taken(self) -> Taken | None:
+        return Taken.model_validate_json(self.store.read(TAKEN)) if self.store.size(TAKEN) else None
+
+    def committed(self) -> set[str]:
+        """The shards that are done, by listing alone. An empty record (a disk was full) is removed."""
+        sizes = self.store.list("commits")
+        self.store.delete(f"commits/{name}" for name, size in sizes.items() if not size)
+        return {name.removesuffix(".json") for name, size in sizes.items() if size and name[0] != "."}
+
+    def record(self, shard: str) -> tuple[CommitRecord, str]:
+        """The record and its sha256. Raises InputError where it cannot be read as one of this stage."""
+        path = f"commits/{shard}.json"
+        data = self.store.read(path)
+        try:
+            record = CommitRecord.model_validate_json(data)
+        except ValidationError:
+            raise InputError(f"{self.root}/{self.stage}/{path} is not a commit record ({len(data)} bytes)") from None
+        if (record.stage, record.shard) != (self.stage, shard):
+            raise InputError(f"{self.root}/{self.stage}/{path} is the record of {record.stage} {record.shard}")
+        return record, sha256_of_bytes(data)
+
+
+def resolve_folder(root: str, stage: str) -> StageFolder:
+    """Where a stage's files really lie: in the root, or in the root that it was taken from."""
+    folder = StageFolder(root, stage)
+    taken = folder.taken()
+    return resolve_folder(taken.root, stage) if taken else folder
+
+
+def identity_of(records: Sequence[CommitRecord]) -> str:
+    return sha256_of_json([[r.shard, name, file.sha256] for r in records for name, file in sorted(r.files.items())])
+
+
+@dataclass(frozen=True)
+class Committed:
+    """The files of one committed shard, as its record names them."""
+
+    folder: StageFolder
+    record: CommitRecord
+
+    @property
+    def shard(self) -> str:
+        return self.record.shard
+
+    def entry(self, name: str) -> FileEntry:
+        """Raises InputError where the file is gone or of another size than recorded."""
+        entry = self.record.files[name]
+        found = self.folder.store.size(entry.path)
+        if found != entry.bytes:
+            state = "is missing" if found is None else f"has {found} bytes instead of {entry.bytes}"
+            where = f"{self.folder.root}/{self.folder.stage}/{entry.path}"
+            raise InputError(f"{where} {state}: shard {self.shard} of {self.folder.stage} is broken")
+        return entry
+
+    def path(self, name: str) -> Path:
+        """A local path; from an object store the file is copied to the cache first."""
+        entry = self.entry(name)
+        return self.folder.store.local(entry.path, entry.sha256)
+
+    def open(self, name: str) -> BinaryIO:
+        """A seekable binary file."""
+        return self.folder.store.open(self.entry(name).path)
+
+    def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        with self.open(name) as file:
+            return pq.read_table(file, columns=None if columns is None else list(columns))
+
+    def array(self, name: str) -> np.ndarray[Any, Any]:
+        """Memory-mapped, read-only."""
+        return cast(np.ndarray[Any, Any], np.load(self.path(name), mmap_mode="r", allow_pickle=False))
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A stage that is whole: what its manifest lists."""
+
+    folder: StageFolder
+    manifest: Manifest
+
+    @classmethod
+    @lru_cache(maxsize=16)  # a manifest never changes, and one of 75,000 shards takes 0.2 s to parse
+    def open(cls, root: str, stage: str) -> "Whole":
+        """Raises InputError where the stage is not whole."""
+        folder = resolve_folder(root, stage)
+        manifest = folder.manifest()
+        if manifest is None:
+            raise InputError(f"{root}/{stage} is not whole (no {MANIFEST}); run its job again to finish it")
+        return cls(folder, manifest)
+
+    @property
+    def identity(self) -> str:
+        return self.manifest.identity
+
+    @property
+    def shards(self) -> Mapping[str, ShardSummary]:
+        return self.manifest.shards
+
+    @property
+    def rows(self) -> int:
+        return sum(summary.rows_out for summary in self.shards.values())
+
+    def read(self, shard: str) -> Committed:
+        """Raises InputError where the record is another one than the manifest lists."""
+        record, checksum = self.folder.record(shard)
+        if checksum != self.shards[shard].record:
+            raise InputError(f"{self.folder.root}/{self.folder.stage}/commits/{shard}.json changed after the manifest")
+        return Committed(self.folder, record)
+
+    def tables(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """One table of all shards, in shard order."""
+        return pa.concat_tables([self.read(shard).table(name, columns) for shard in self.shards])
+
+    def plan(self) -> StagePlan:
+        plan = self.folder.plan()
+        assert plan is not None, "a whole stage has a plan"
+        return plan

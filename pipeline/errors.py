@@ -1,0 +1,29 @@
+"""Every error that a person is meant to read. One line each; the class decides the exit code.
+
+PipelineError
+├── RecipeError          exit 2   a setting is wrong
+├── InputError           exit 2   a file that the recipe names is not what it should be
+├── FingerprintMismatch  exit 2   the root was made with other settings
+└── ShardFailed          exit 1   a shard could not be made
+A fault of a single row is never an exception: it is a reject (pipeline/reasons.py).
+"""
+
+
+class PipelineError(Exception):
+    exit_code = 1
+
+
+class RecipeError(PipelineError):
+    exit_code = 2
+
+
+class InputError(PipelineError):
+    exit_code = 2
+
+
+class FingerprintMismatch(PipelineError):
+    exit_code = 2
+
+
+class ShardFailed(PipelineError):
+    exit_code = 1

@@ -1,0 +1,110 @@
+"""Recipes: one YAML file plus `section.key=value` overrides, read into one frozen value before anything starts."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import RecipeError
+
+Json = Any
+"""What json.dumps takes: None, bool, int, float, str, and lists and string-keyed dicts of these."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Recipe = TypeVar("Recipe", bound=Section)
+
+
+def load_recipe(kind: type[Recipe], argv: Sequence[str]) -> Recipe:
+    """argv: the recipe's path, then overrides such as `filter.min_clip_score=0.3` (values are YAML).
+
+    Raises RecipeError with every fault of the recipe in one report.
+    """
+    if not argv:
+        raise RecipeError("a recipe is needed: python jobs/NAME.py RECIPE.yaml [section.key=value …]")
+    path = Path(argv[0])
+    values = _read_yaml(path)
+    faults = [fault for override in argv[1:] for fault in _apply(override, values)]
+    try:
+        recipe = kind.model_validate(values)
+    except ValidationError as error:
+        faults += [_sentence(kind, fault) for fault in error.errors()]
+    if faults:
+        raise RecipeError("\n".join(f"{path.name}: {fault}" for fault in faults))
+    return recipe
+
+
+def dump_recipe(recipe: Section) -> str:
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _read_yaml(path: Path) -> dict[str, Json]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path} does not exist; recipes lie in jobs/recipes/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} should hold sections (a mapping), found {type(values).__name__}")
+    return values
+
+
+def _apply(override: str, values: dict[str, Json]) -> Iterator[str]:
+    """Set one `a.b.c=value` in place; a fault is yielded as a sentence."""
+    dotted, equals, text = override.partition("=")
+    if not equals or not dotted:
+        yield f"{override!r} is not an override; write section.key=value"
+        return
+    *sections, key = dotted.split(".")
+    for name in sections:
+        inner = values.setdefault(name, {})
+        if inner is None:
+            inner = values[name] = {}
+        if not isinstance(inner, dict):
+            yield f"{override!r}: {name} holds {inner!r}, which has no settings inside"
+            return
+        values = inner
+    try:
+        values[key] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        yield f"{override!r}: {text!r} is not a YAML value"
+
+
+def _sentence(kind: type[Section], fault: Any) -> str:
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] != "extra_forbidden":
+        found = "" if fault["type"] == "missing" else f" (found {str(fault['input'])[:80]!r})"
+        return f"{where or 'recipe'}: {fault['msg']}{found}"
+    *sections, key = fault["loc"]
+    allowed = _settings(kind, sections)
+    near = difflib.get_close_matches(str(key), allowed, 1)
+    hint = f"; did you mean {'.'.join([*map(str, sections), near[0]])}?" if near else ""
+    return f"{where} is not a setting{hint} ({'.'.join(map(str, sections)) or 'the recipe'} has {', '.join(allowed)})"
+
+
+def _settings(kind: type[Section], sections: Sequence[Any]) -> list[str]:
+    """The names that are allowed in a section; union members and list items are looked through."""
+    kinds: list[Any] = [kind]
+    for name in sections:
+        kinds = [inner for k in kinds for inner in _inner(k, name)]
+    return sorted({field for k in kinds for field in k.model_fields})
+
+
+def _inner(kind: type[Section], name: Any) -> list[type[Section]]:
+    field = kind.model_fields.get(str(name))
+    return _sections_in(field.annotation) if field else [kind]  # a list index or a union's tag names no field
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections_in(inner)]

@@ -1,0 +1,157 @@
+"""A run: one root, a list of stages, and the scheduler that makes every shard of every stage exactly once.
+
+The scheduler is a bounded window over an executor. Shard i of a stage starts as soon as shard i of its chained inputs
+is committed; a stage that needs an input whole is planned when that input's manifest is written. A shard that raises
+is tried once more; one whose process dies three times is left out; then the run goes on with the others and ends with
+the list of what failed.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.commits import StageFolder, resolve_folder
+from pipeline.errors import RecipeError
+from pipeline.executor import Call, Died, Done, Executor, Outcome, Raised
+from pipeline.progress import Progress
+from pipeline.recipe import Section
+from pipeline.stage import Stage
+from pipeline.stage_run import StageRun
+from pipeline.storage import open_store
+
+MAX_RAISES, MAX_DEATHS = 2, 3
+
+
+class Base(Section):
+    """A finished run to build on: every stage whose fingerprint is the same is taken from it."""
+
+    root: str
+    accept: tuple[str, ...] = ()  # stages to take whatever their fingerprint
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """failed: stage and shard → cause. unfinished: stages that are not whole, in order."""
+
+    root: str
+    failed: dict[tuple[str, str], str]
+    unfinished: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.unfinished else 0
+
+    def __str__(self) -> str:
+        causes = {where: cause.strip().splitlines()[-1] for where, cause in self.failed.items()}
+        lines = [f"{stage} shard {shard} failed: {cause}" for (stage, shard), cause in causes.items()]
+        if self.unfinished:
+            lines.append(
+                f"Not finished: {', '.join(self.unfinished)}. The same command continues; what is done is kept."
+            )
+        return "\n".join(lines)
+
+
+@dataclass
+class Run:
+    root: str
+    stages: Sequence[Stage[Any]]
+    base: Base | None = None
+    after: Callable[[str], None] = lambda stage: None  # called when a stage is whole
+    _raises: Counter[str] = field(default_factory=Counter)
+    _deaths: Counter[str] = field(default_factory=Counter)
+
+    def execute(self, executor: Executor) -> RunReport:
+        """Raises FingerprintMismatch, RecipeError or InputError before any shard is started; a failing shard is in the
+        report, not an exception."""
+        runs = self._connect()
+        in_flight = 0
+        with Progress(runs) as progress:
+            try:
+                while True:
+                    self._advance(runs, executor)
+                    in_flight += self._submit(runs, executor)
+                    if not in_flight:
+                        break
+                    outcomes = executor.wait()
+                    in_flight -= len(outcomes)
+                    for outcome in outcomes:
+                        self._settle(outcome, runs, progress)
+                    progress.tick()
+            finally:
+                executor.close()
+        return RunReport(
+            root=self.root,
+            failed={(run.name, shard): cause for run in runs for shard, cause in run.failed.items()},
+            unfinished=tuple(run.name for run in runs if not run.whole),
+        )
+
+    def _connect(self) -> list[StageRun]:
+        runs: dict[str, StageRun] = {}
+        for stage in self.stages:
+            upstream: dict[str, StageRun | StageFolder] = {}
+            for source in stage.inputs:
+                if source.root is None and source.stage not in runs:
+                    raise RecipeError(
+                        f"{stage.name} needs {source.stage}, which is no stage before it: {', '.join(runs)}"
+                    )
+                upstream[source.key] = resolve_folder(source.root, source.stage) if source.root else runs[source.stage]
+            runs[stage.name] = StageRun(stage, StageFolder(self.root, stage.name), upstream)
+        self._refuse_unknown_accept(runs)
+        return list(runs.values())
+
+    def _refuse_unknown_accept(self, runs: dict[str, StageRun]) -> None:
+        if self.base is None:
+            return
+        if not open_store(self.base.root).list(""):
+            raise RecipeError(f"base.root {self.base.root} holds no run")
+        unknown = sorted(set(self.base.accept) - runs.keys())
+        if unknown:
+            raise RecipeError(f"base.accept names {unknown[0]!r}; the stages are {', '.join(runs)}")
+
+    def _advance(self, runs: Sequence[StageRun], executor: Executor) -> None:
+        """Prepare and finish whatever can be, in order: finishing one stage may let the next be planned."""
+        for run in runs:
+            if run.job is None:
+                root, accept = (self.base.root, self.base.accept) if self.base else (None, ())
+                run.prepare(root, accept)
+            if run.job and run.complete and not run.whole and self._inputs_whole(run) and run.finish():
+                executor.finish(run.job)
+                self.after(run.name)
+
+    def _inputs_whole(self, run: StageRun) -> bool:
+        return all(isinstance(u, StageFolder) or u.whole for u in run.upstream.values())
+
+    def _submit(self, runs: Sequence[StageRun], executor: Executor) -> int:
+        """Later stages first, so that what is begun is carried through before more is begun."""
+        submitted = 0
+        for run in reversed(runs):
+            if run.job is None:
+                continue
+            while run.ready and executor.room(run.job) > 0:
+                executor.submit(Call(run.job, run.shards[run.ready.popleft()]))
+                submitted += 1
+        return submitted
+
+    def _settle(self, outcome: Outcome, runs: Sequence[StageRun], progress: Progress) -> None:
+        call = outcome.call
+        run = next(run for run in runs if run.job is call.job)
+        shard = call.shard.id
+        match outcome:
+            case Done(_, record):
+                run.done.add(shard)
+                progress.add(run, record)
+                for later in runs:
+                    later.input_committed(run, shard)
+                return
+            case Raised(_, cause):
+                self._raises[call.name] += 1
+                gives_up = self._raises[call.name] >= MAX_RAISES
+            case Died(_, cause, counted):
+                self._deaths[call.name] += counted
+                gives_up = self._deaths[call.name] >= MAX_DEATHS
+        progress.trouble(call.name, cause)
+        if gives_up:
+            run.failed[shard] = cause
+        else:
+            run.ready.append(shard)

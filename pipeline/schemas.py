@@ -1,0 +1,115 @@
+"""The columns of every parquet file, declared once. Units are in the comments; docs/formats.md is printed from here."""
+
+import pyarrow as pa
+
+from pipeline.reasons import Reason
+
+REJECTS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # pipeline.reasons.Reason
+        pa.field("detail", pa.string(), nullable=False),  # for a person: the status, the score, the size found
+    ]
+)
+
+URLS = pa.schema(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),  # {source}-{row:010d}
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),  # where one image has several captions
+        pa.field("url", pa.string()),  # null: a local picture
+        pa.field("caption", pa.string(), nullable=False),  # as found
+        pa.field("nsfw", pa.float32()),  # the source's own score, 0…1
+        pa.field("watermark", pa.float32()),  # the source's own score, 0…1
+        pa.field("local_path", pa.string()),  # a picture file, or the tar that holds it
+        pa.field("local_offset", pa.int64()),  # bytes; null: the whole file
+        pa.field("local_bytes", pa.int64()),
+    ]
+)
+
+DOWNLOADED = pa.schema(
+    [
+        # img2dataset's columns: one row an input row, failed ones too
+        pa.field("key", pa.string(), nullable=False),  # = pair_id
+        pa.field("url", pa.string()),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),  # success, failed_to_download, failed_to_resize
+        pa.field("error_message", pa.string()),
+        pa.field("width", pa.int32()),  # px, as stored
+        pa.field("height", pa.int32()),
+        pa.field("original_width", pa.int32()),  # px, as fetched (after EXIF orientation)
+        pa.field("original_height", pa.int32()),
+        pa.field("sha256", pa.string()),  # of the bytes as fetched
+        # ours
+        pa.field("stored_sha256", pa.string()),  # of the JPEG in the tar
+        pa.field("reason", pa.string()),  # pipeline.reasons.Reason; null: success
+        pa.field("http_status", pa.int32()),
+        pa.field("bytes", pa.int64()),  # as fetched
+        pa.field("phash", pa.uint64()),
+        pa.field("fetch_ms", pa.float32()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("nsfw", pa.float32()),
+        pa.field("watermark", pa.float32()),
+        pa.field("image_offset", pa.int64()),  # of the JPEG's first byte in the tar
+        pa.field("image_bytes", pa.int64()),  # of the JPEG in the tar
+    ]
+)
+
+EMBEDDED = pa.schema(
+    [
+        # one row a pair whose picture could be read; row-aligned with img_emb and text_emb
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),  # mended
+        pa.field("clip_score", pa.float32(), nullable=False),  # cosine, −1…1
+    ]
+)
+
+PAIRS = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("image_id", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("caption", pa.string(), nullable=False),  # mended
+        pa.field("width", pa.int32(), nullable=False),  # px, as stored
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("clip_score", pa.float32(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("stored_sha256", pa.string(), nullable=False),
+        pa.field("phash", pa.uint64(), nullable=False),
+        # where the picture lies: the run (its number in filter.inputs), its download shard, and the bytes in that tar
+        pa.field("input", pa.int32(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+
+JUDGED = pa.schema([*list(PAIRS)[1:], pa.field("embedded_row", pa.int32(), nullable=False)])
+"""A kept pair before it has a row id, and its row in the embed shard's matrices."""
+
+STATS = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("attempt", pa.string(), nullable=False),
+        pa.field("rows_in", pa.int64(), nullable=False),
+        pa.field("rows_out", pa.int64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),  # of the data files
+        pa.field("host", pa.string(), nullable=False),
+        *[pa.field(reason.value, pa.int64(), nullable=False) for reason in Reason],  # rejects
+        pa.field("metrics", pa.map_(pa.string(), pa.float64()), nullable=False),
+    ]
+)
+
+EVERY_SCHEMA = {
+    "urls": URLS,
+    "downloaded": DOWNLOADED,
+    "embedded": EMBEDDED,
+    "judged": JUDGED,
+    "pairs": PAIRS,
+    "rejects": REJECTS,
+    "stats": STATS,
+}

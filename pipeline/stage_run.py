@@ -1,0 +1,255 @@
+"""One stage of a run, as the driver sees it: prepare (take from the base, or plan), track its shards, finish."""
+
+import secrets
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import schemas
+from pipeline.commits import (
+    MANIFEST,
+    PLAN,
+    STATS,
+    TAKEN,
+    CommitRecord,
+    Manifest,
+    ShardSummary,
+    StageFolder,
+    StagePlan,
+    Taken,
+    Whole,
+    identity_of,
+)
+from pipeline.errors import InputError, RecipeError
+from pipeline.failpoints import failpoint
+from pipeline.fingerprint import fingerprint_of, parts_of, refuse_other
+from pipeline.reasons import Reason
+from pipeline.stage import Input, Need, Plan, Shard, Stage
+from pipeline.storage import SCRATCH
+from pipeline.writer import Job
+
+
+@dataclass
+class StageRun:
+    stage: Stage[Any]
+    folder: StageFolder  # where its files lie: the run's root, or the base's
+    upstream: Mapping[str, "StageRun | StageFolder"]  # input key → this run's stage, or another root's
+    job: Job | None = None  # None: not prepared yet, an input needed whole is missing
+    shards: dict[str, Shard] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+    ready: deque[str] = field(default_factory=deque)
+    failed: dict[str, str] = field(default_factory=dict)  # shard → cause
+    whole: Whole | None = None
+
+    @property
+    def name(self) -> str:
+        return self.stage.name
+
+    # ── before: what it is made of, and whether it is there already ──
+
+    def prepare(self, base: str | None, accept: Sequence[str]) -> bool:
+        """Take the stage from the base, or read or write its plan. False: an input that it needs is not whole yet.
+
+        Raises FingerprintMismatch where the root holds the stage made with other settings.
+        """
+        inputs = {source.key: self._pin(source) for source in self.stage.inputs}
+        pins = {key: pin for key, pin in inputs.items() if pin is not None}
+        if len(pins) < len(inputs):
+            return False
+        parts = parts_of(self.stage, pins)
+        if not self._take(parts, base, accept):
+            self._plan(parts)
+        return True
+
+    def _pin(self, source: Input) -> str | None:
+        """What the fingerprint says of an input, or None where it cannot be said yet."""
+        found = self.upstream[source.key]
+        if isinstance(found, StageFolder):
+            return Whole.open(found.root, found.stage).identity
+        if source.need is Need.WHOLE:
+            return found.whole.identity if found.whole else None
+        return found.fingerprint
+
+    @property
+    def fingerprint(self) -> str | None:
+        if self.whole:
+            return self.whole.manifest.fingerprint
+        return self.job.fingerprint if self.job else None
+
+    def _take(self, parts: dict[str, Any], base: str | None, accept: Sequence[str]) -> bool:
+        """True: the stage is whole in the base and the same (or accepted as it is), and is read from there."""
+        taken = self.folder.taken()
+        if taken is None and base is not None and self.folder.plan() is None:
+            taken = self._offer(parts, base, accept)
+            if taken and not self.folder.store.create(TAKEN, taken.model_dump_json(indent=1).encode()):
+                taken = self.folder.taken()
+        if taken is None:
+            return False
+        whole = Whole.open(taken.root, self.name)
+        if taken.wanted != fingerprint_of(parts):
+            plan = whole.folder.plan()
+            refuse_other(self.folder.root, self.name, plan.parts if plan else {}, parts)
+        self.folder, self.whole = whole.folder, whole
+        self._track(plan=whole.plan(), fingerprint=whole.manifest.fingerprint)
+        return True
+
+    def _offer(self, parts: dict[str, Any], base: str, accept: Sequence[str]) -> Taken | None:
+        wanted = fingerprint_of(parts)
+        try:
+            whole = Whole.open(base, self.name)
+        except InputError:
+            if self.name in accept:
+                raise RecipeError(f"base.accept names {self.name}, which is not whole in {base}") from None
+            return None
+        same = whole.manifest.fingerprint == wanted and whole.manifest.inputs == self._identities()
+        if not (same or self.name in accept):
+            return None
+        return Taken(
+            root=whole.folder.root, fingerprint=whole.manifest.fingerprint, wanted=wanted, identity=whole.identity
+        )
+
+    def _plan(self, parts: dict[str, Any]) -> None:
+        plan = self.folder.plan()
+        if plan is None:
+            made = self._shards_to_make()
+            plan = StagePlan(
+                fingerprint=fingerprint_of(parts),
+                parts=parts,
+                resolved=dict(made.resolved),
+                shards=[(shard.id, dict(shard.params)) for shard in made.shards],
+            )
+            failpoint(self.name, "plan")
+            if not self.folder.store.create(PLAN, plan.model_dump_json(indent=1).encode()):
+                plan = self.folder.plan()
+                assert plan is not None, "another driver has just created it"
+        refuse_other(self.folder.root, self.name, plan.parts, parts)
+        self._track(plan, plan.fingerprint)
+        if self.folder.manifest():
+            self.whole = Whole.open(self.folder.root, self.name)
+
+    def _shards_to_make(self) -> Plan:
+        chained = self._chained()
+        if chained:
+            return Plan([Shard(shard) for shard in chained[0].shards])
+        return self.stage.plan({source.key: self._whole(source) for source in self.stage.inputs})
+
+    def _whole(self, source: Input) -> Whole:
+        found = self.upstream[source.key]
+        whole = Whole.open(found.root, found.stage) if isinstance(found, StageFolder) else found.whole
+        assert whole is not None, "planned only when its inputs are whole"
+        return whole
+
+    def _track(self, plan: StagePlan, fingerprint: str) -> None:
+        sources = {k: u if isinstance(u, StageFolder) else u.folder for k, u in self.upstream.items()}
+        self.job = Job(self.stage, self.folder, sources, fingerprint, plan.resolved)
+        self.shards = {shard: Shard(shard, params) for shard, params in plan.shards}
+        self.done = set(self.shards) if self.whole else self.folder.committed() & self.shards.keys()
+        self.ready = deque(shard for shard in self.shards if shard not in self.done and self._inputs_done(shard))
+
+    # ── during: which shards can start ──
+
+    def _chained(self) -> list["StageRun"]:
+        found = [self.upstream[s.key] for s in self.stage.inputs if s.need is Need.SAME_SHARD]
+        return [run for run in found if isinstance(run, StageRun)]
+
+    def _inputs_done(self, shard: str) -> bool:
+        return all(shard in run.done for run in self._chained())
+
+    def input_committed(self, upstream: "StageRun", shard: str) -> None:
+        """A shard of a stage of this run was committed; it may be what this stage waits for."""
+        if self.job and upstream in self._chained() and shard not in self.done and self._inputs_done(shard):
+            self.ready.append(shard)
+
+    @property
+    def complete(self) -> bool:
+        return self.job is not None and len(self.done) == len(self.shards)
+
+    # ── after: the manifest ──
+
+    def finish(self) -> bool:
+        """Read every record, write stats and the manifest. False: some shards have to be made again."""
+        assert self.job is not None, "finished only after it was prepared"
+        records = self._records()
+        again = self.shards.keys() - {record.shard for record in records}
+        if again:
+            self.done -= again
+            self.ready.extend(sorted(again))
+            return False
+        self._write_stats(records)
+        self._delete_unnamed(records)
+        failpoint(self.name, "stats")
+        manifest = Manifest(
+            stage=self.name,
+            fingerprint=self.job.fingerprint,
+            identity=identity_of(records),
+            inputs=self._identities(),
+            shards={r.shard: summary for r, summary in zip(records, self._summaries, strict=True)},
+        )
+        self.folder.store.create(MANIFEST, manifest.model_dump_json(indent=1).encode())
+        failpoint(self.name, "manifest")
+        self.whole = Whole.open(self.folder.root, self.name)
+        return True
+
+    def _identities(self) -> dict[str, str]:
+        """Of the inputs that are whole. An input that is not whole has none yet, so nothing compares equal to it."""
+        found = {s.key: self.upstream[s.key] for s in self.stage.inputs}
+        wholes = {k: Whole.open(u.root, u.stage) if isinstance(u, StageFolder) else u.whole for k, u in found.items()}
+        return {key: whole.identity for key, whole in wholes.items() if whole}
+
+    def _records(self) -> list[CommitRecord]:
+        """Those that can be believed, in shard order; the others are removed, so that their shards are made again."""
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(self._record, self.shards))
+        kept = [pair for pair in found if pair]
+        self._summaries = [
+            ShardSummary(record=sha, rows_in=record.rows_in, rows_out=record.rows_out) for record, sha in kept
+        ]
+        return [record for record, _ in kept]
+
+    def _record(self, shard: str) -> tuple[CommitRecord, str] | None:
+        try:
+            record, checksum = self.folder.record(shard)
+        except (InputError, FileNotFoundError):
+            self.folder.store.delete([f"commits/{shard}.json"])
+            return None
+        for source in self.stage.inputs:
+            run = self.upstream[source.key]
+            if source.need is Need.SAME_SHARD and isinstance(run, StageRun):
+                assert run.whole is not None, "stages finish in order"
+                if record.inputs[source.key] != run.whole.shards[shard].record:
+                    self.folder.store.delete([f"commits/{shard}.json"])
+                    return None
+        return record, checksum
+
+    def _write_stats(self, records: Sequence[CommitRecord]) -> None:
+        rows = [_stats_row(record) for record in records]
+        with self.folder.store.scratch() as folder:
+            written = folder / f"{secrets.token_hex(4)}.{STATS}"
+            pq.write_table(pa.Table.from_pylist(rows, schema=schemas.STATS), written, compression="zstd")
+            self.folder.store.put({written: STATS})
+
+    def _delete_unnamed(self, records: Iterable[CommitRecord]) -> None:
+        """Files of attempts that lost or died."""
+        named = {file.path for record in records for file in [*record.files.values(), record.rejects_file] if file}
+        for folder in ("data", "rejects", SCRATCH):
+            found = {f"{folder}/{name}" for name in self.folder.store.list(folder)}
+            self.folder.store.delete(sorted(found - named))
+
+
+def _stats_row(record: CommitRecord) -> dict[str, Any]:
+    return {
+        "shard": record.shard,
+        "attempt": record.attempt,
+        "rows_in": record.rows_in,
+        "rows_out": record.rows_out,
+        "seconds": record.seconds,
+        "bytes": sum(file.bytes for file in record.files.values()),
+        "host": record.host,
+        **{reason.value: record.rejects.get(reason.value, 0) for reason in Reason},
+        "metrics": list(record.metrics.items()),
+    }

@@ -1,0 +1,178 @@
+"""Where files lie: a local folder or any fsspec url. The commit protocol asks two things of storage: `create` (only if
+absent: exactly one of several writers wins) and `put` (a finished file appears whole or not at all)."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
+
+from pipeline.errors import InputError, RecipeError
+
+SCRATCH = "tmp"
+CACHE_DIR = Path(os.environ.get("REVILM_CACHE", Path.home() / ".cache" / "revilm"))
+
+
+@dataclass(frozen=True)
+class LocalStore:
+    """A folder. Paths given to the methods are relative to it, with `/` between parts."""
+
+    root: str
+
+    def read(self, path: str) -> bytes:
+        return Path(self.root, path).read_bytes()
+
+    def open(self, path: str) -> BinaryIO:
+        return Path(self.root, path).open("rb")
+
+    def size(self, path: str) -> int | None:
+        """Bytes, or None where there is no such file."""
+        try:
+            return Path(self.root, path).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def list(self, folder: str) -> dict[str, int]:
+        """Every file under a folder, at any depth: path below the folder → bytes."""
+        top = Path(self.root, folder)
+        return {str(p.relative_to(top)): p.stat().st_size for p in top.rglob("*") if p.is_file()}
+
+    def create(self, path: str, data: bytes) -> bool:
+        """True: this call made the file. False: it was there already, untouched."""
+        final = Path(self.root, path)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, final)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        # The folder is not synced: a record that a power cut takes back is a shard that is made again.
+        return True
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder for files in the making, on the storage's own disk. Writers name theirs so that none collide."""
+        folder = Path(self.root, SCRATCH)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+
+    def put(self, finished: Mapping[Path, str]) -> None:
+        """Move written files to their paths; on return they outlast a power cut."""
+        for written, path in finished.items():
+            with written.open("rb") as file:
+                os.fsync(file.fileno())
+            Path(self.root, path).parent.mkdir(parents=True, exist_ok=True)
+            written.rename(Path(self.root, path))
+        for folder in {Path(self.root, path).parent for path in finished.values()}:
+            _sync_folder(folder)
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            Path(self.root, path).unlink(missing_ok=True)
+
+    def local(self, path: str, sha256: str) -> Path:
+        """A path that can be memory-mapped."""
+        return Path(self.root, path)
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """An fsspec url. Uploads appear when they are finished; records are created by conditional puts."""
+
+    root: str
+
+    @cached_property
+    def _fs(self) -> Any:
+        import fsspec
+
+        # Another process's records must be seen, so listings are never cached.
+        return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
+
+    def _full(self, path: str) -> str:
+        return f"{self.root.rstrip('/')}/{path}"
+
+    def read(self, path: str) -> bytes:
+        return cast(bytes, self._fs.cat_file(self._full(path)))
+
+    def open(self, path: str) -> BinaryIO:
+        return cast(BinaryIO, self._fs.open(self._full(path), "rb"))
+
+    def size(self, path: str) -> int | None:
+        try:
+            return int(self._fs.info(self._full(path))["size"])
+        except FileNotFoundError:
+            return None
+
+    def list(self, folder: str) -> dict[str, int]:
+        top = self._fs._strip_protocol(self._full(folder)).rstrip("/") + "/"
+        try:
+            found = self._fs.find(top, detail=True)
+        except FileNotFoundError:
+            return {}
+        return {name.removeprefix(top): int(info["size"]) for name, info in found.items()}
+
+    def create(self, path: str, data: bytes) -> bool:
+        try:
+            self._fs.pipe_file(self._full(path), data, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory() as made:
+            yield Path(made)
+
+    def put(self, finished: Mapping[Path, str]) -> None:
+        for written, path in finished.items():
+            self._fs.put_file(str(written), self._full(path))
+
+    def delete(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm_file(self._full(path))
+
+    def local(self, path: str, sha256: str) -> Path:
+        """A copy in the cache folder, named by checksum and shared by the processes of a node."""
+        cached = CACHE_DIR / sha256[:2] / f"{sha256}{Path(path).suffix}"
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            size, free = self.size(path) or 0, shutil.disk_usage(cached.parent).free
+            if size > free:
+                raise InputError(f"{path} needs {size:,} bytes in {CACHE_DIR}, {free:,} are free; set REVILM_CACHE")
+            with tempfile.TemporaryDirectory(dir=cached.parent) as made:
+                self._fs.get_file(self._full(path), f"{made}/copy")
+                Path(made, "copy").rename(cached)
+        return cached
+
+
+Store = LocalStore | ObjectStore
+
+
+def open_store(root: str) -> Store:
+    """Raises RecipeError where the url carries credentials: they would reach logs and records."""
+    if "://" not in root:
+        return LocalStore(str(Path(root).absolute()))
+    if "@" in urlsplit(root).netloc:
+        raise RecipeError("the root's url holds credentials; give them through the environment or the cloud's files")
+    return LocalStore(urlsplit(root).path) if root.startswith("file://") else ObjectStore(root)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

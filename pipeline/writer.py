@@ -1,0 +1,198 @@
+"""One shard being made: what a stage may read (Task), where it writes (ShardWriter), and how it is committed."""
+
+import json
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.checksums import sha256_of_file
+from pipeline.commits import CommitRecord, Committed, FileEntry, StageFolder, Whole
+from pipeline.failpoints import failpoint
+from pipeline.reasons import Reason
+from pipeline.recipe import Json
+from pipeline.schemas import REJECTS
+from pipeline.stage import Counts, Need, Shard, Stage
+from pipeline.threads import limit_threads
+
+REJECTS_FILE = "rejects"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all shards of one stage share; it is sent to a worker once. sources: input key → where that stage lies."""
+
+    stage: Stage[Any]
+    folder: StageFolder
+    sources: Mapping[str, StageFolder]
+    fingerprint: str
+    resolved: Mapping[str, Json]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A shard with what it may read."""
+
+    job: Job
+    shard: Shard
+    _read: dict[str, str] = field(default_factory=dict)  # input → checksum or identity, for the commit record
+
+    @property
+    def id(self) -> str:
+        return self.shard.id
+
+    @property
+    def params(self) -> Mapping[str, Json]:
+        return self.shard.params
+
+    @property
+    def resolved(self) -> Mapping[str, Json]:
+        return self.job.resolved
+
+    def read(self, key: str) -> Committed:
+        """The shard of this number of a SAME_SHARD input."""
+        folder = self.job.sources[key]
+        record, self._read[key] = folder.record(self.shard.id)
+        return Committed(folder, record)
+
+    def whole(self, key: str) -> Whole:
+        folder = self.job.sources[key]
+        whole = Whole.open(folder.root, folder.stage)
+        self._read[key] = whole.identity
+        return whole
+
+    def inputs_read(self) -> dict[str, str]:
+        """Every declared input, read or not: a record says what its shard depends on."""
+        for source in self.job.stage.inputs:
+            if source.key not in self._read:
+                (self.read if source.need is Need.SAME_SHARD else self.whole)(source.key)
+        return dict(self._read)
+
+
+@dataclass
+class ShardWriter:
+    """Files and rejects of one attempt. `stem` is in every file's name, so no name is ever written twice."""
+
+    shard: str
+    _folder: Path
+    attempt: str = field(default_factory=lambda: secrets.token_hex(4))
+    _files: dict[str, tuple[Path, str]] = field(default_factory=dict)  # name → where it is written, where it belongs
+    _rejects: list[tuple[str, Reason, str]] = field(default_factory=list)
+
+    @property
+    def stem(self) -> str:
+        return f"{self.shard}-{self.attempt}"
+
+    def file(self, name: str, pattern: str) -> Path:
+        """Where to write a file; `{stem}` in its pattern (folder/name below data/) becomes shard and attempt."""
+        assert "{stem}" in pattern, f"{pattern} would be written twice"
+        return self._place(name, f"data/{pattern.format(stem=self.stem)}")
+
+    def _place(self, name: str, path: str) -> Path:
+        written = self._folder / f"{self.stem}.{name}.{Path(path).name}"
+        self._files[name] = (written, path)
+        return written
+
+    def table(self, name: str, pattern: str, table: pa.Table) -> None:
+        pq.write_table(table, self.file(name, pattern), compression="zstd")
+
+    def array(self, name: str, pattern: str, array: np.ndarray[Any, Any]) -> None:
+        np.save(self.file(name, pattern), array, allow_pickle=False)
+
+    def json(self, name: str, pattern: str, value: Json) -> None:
+        text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
+        self.file(name, pattern).write_text(text + "\n", encoding="utf-8")
+
+    def reject(self, pair_id: str, reason: Reason, detail: str = "") -> None:
+        self._rejects.append((pair_id, reason, detail[:300]))
+
+    @cached_property
+    def rejected(self) -> dict[str, int]:
+        return dict(sorted(Counter(reason.value for _, reason, _ in self._rejects).items()))
+
+    def finish(self) -> dict[str, FileEntry]:
+        """The entries of all files, by name, the table of rejects among them where there are any."""
+        if self._rejects:
+            pair_ids, reasons, details = zip(*self._rejects, strict=True)
+            table = pa.table([pair_ids, [reason.value for reason in reasons], details], schema=REJECTS)
+            pq.write_table(table, self._place(REJECTS_FILE, f"rejects/{self.stem}.parquet"), compression="zstd")
+        return {name: _entry(written, path) for name, (written, path) in sorted(self._files.items())}
+
+    def destinations(self) -> dict[Path, str]:
+        return dict(self._files.values())
+
+    def discard(self) -> None:
+        """Remove what was written and never put in its place."""
+        for written, _ in self._files.values():
+            written.unlink(missing_ok=True)
+
+
+def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
+    """Process and commit one shard, unless it is committed: then the winner's record is returned."""
+    if job.folder.store.size(f"commits/{shard.id}.json"):
+        return job.folder.record(shard.id)[0]
+    started = time.monotonic()
+    task = Task(job, shard)
+    with job.folder.store.scratch() as folder, limit_threads(job.stage.resources.threads):
+        out = ShardWriter(shard.id, folder)
+        try:
+            failpoint(job.stage.name, "process")
+            counts = job.stage.process(task, out, state)
+            _check(job.stage.name, shard.id, counts, out)
+            return _commit(task, out, counts, started)
+        finally:
+            out.discard()
+
+
+def open_state(job: Job, shard: Shard) -> Any:
+    """What a stage keeps in a process, opened for the first shard that the process makes."""
+    with limit_threads(job.stage.resources.threads):
+        return job.stage.open(Task(job, shard))
+
+
+def _check(stage: str, shard: str, counts: Counts, out: ShardWriter) -> None:
+    lost = counts.rows_in - counts.rows_out - sum(out.rejected.values())
+    sums = f"{counts.rows_in} rows in, {counts.rows_out} out, rejects {out.rejected}"
+    assert lost == 0, f"{stage} {shard}: {sums}: {lost} lost"
+
+
+def _commit(task: Task, out: ShardWriter, counts: Counts, started: float) -> CommitRecord:
+    job, store = task.job, task.job.folder.store
+    files = out.finish()
+    failpoint(job.stage.name, "written")
+    store.put(out.destinations())
+    failpoint(job.stage.name, "renamed")
+    record = CommitRecord(
+        stage=job.stage.name,
+        shard=task.id,
+        attempt=out.attempt,
+        fingerprint=job.fingerprint,
+        rejects_file=files.pop(REJECTS_FILE, None),
+        files=files,
+        inputs=task.inputs_read(),
+        rows_in=counts.rows_in,
+        rows_out=counts.rows_out,
+        rejects=out.rejected,
+        metrics=dict(counts.metrics),
+        conditions=dict(job.stage.conditions()),
+        seconds=round(time.monotonic() - started, 3),
+        host=socket.gethostname(),
+    )
+    if not store.create(f"commits/{task.id}.json", record.model_dump_json(indent=1).encode()):
+        store.delete(out.destinations().values())
+        return job.folder.record(task.id)[0]
+    failpoint(job.stage.name, "committed")
+    return record
+
+
+def _entry(written: Path, path: str) -> FileEntry:
+    return FileEntry(path=path, bytes=written.stat().st_size, sha256=sha256_of_file(written))

@@ -1,0 +1,76 @@
+"""On Ray as in one process: the same bytes, whatever dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.executor import LocalExecutor
+from pipeline.ray_executor import RayExecutor
+from pipeline.run import Run
+from tests.toys import Numbers, Squares, Total, everything_in, toy_stages
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+def quiet_root(folder: Path, shards: int = 6) -> str:
+    Run(str(folder), toy_stages(shards)).execute(LocalExecutor())
+    return str(folder)
+
+
+def test_both_engines_give_the_same_bytes(tmp_path: Path) -> None:
+    assert Run(str(tmp_path / "ray"), toy_stages()).execute(RayExecutor()).exit_code == 0
+    assert everything_in(str(tmp_path / "ray")) == everything_in(quiet_root(tmp_path / "local"))
+
+
+def test_a_worker_killed_once_costs_nothing(tmp_path: Path) -> None:
+    bad = tmp_path / "kills"
+    bad.touch()
+
+    class Spares(RayExecutor):
+        def wait(self):  # type: ignore[no-untyped-def]
+            outcomes = super().wait()
+            if any(type(outcome).__name__ == "Died" for outcome in outcomes):
+                bad.unlink(missing_ok=True)
+            return outcomes
+
+    stages = [Numbers(6), Squares(bad_shard="000002", fault="die", while_exists=str(bad)), Total()]
+    report = Run(str(tmp_path / "ray"), stages).execute(Spares())  # type: ignore[arg-type]
+    assert report.exit_code == 0
+    assert not bad.exists()
+    assert everything_in(str(tmp_path / "ray")) == everything_in(quiet_root(tmp_path / "local"))
+
+
+def test_a_shard_that_always_kills_its_worker_is_left_out_alone(tmp_path: Path) -> None:
+    stages = [Numbers(6), Squares(bad_shard="000002", fault="die")]
+    report = Run(str(tmp_path), stages).execute(RayExecutor())  # type: ignore[arg-type]
+    assert list(report.failed) == [("squares", "000002")]
+    assert len(list((tmp_path / "squares" / "commits").glob("*.json"))) == 5
+
+
+def test_a_shard_that_raises_is_named_with_its_cause(tmp_path: Path) -> None:
+    stages = [Numbers(3), Squares(bad_shard="000001", fault="raise")]
+    report = Run(str(tmp_path), stages).execute(RayExecutor())  # type: ignore[arg-type]
+    assert "squares shard 000001 failed: ValueError: shard 000001 is not to my taste" in str(report)
+
+
+def test_a_driver_killed_in_the_middle_is_continued(tmp_path: Path) -> None:
+    root = tmp_path / "ray"
+    code = (
+        "from pipeline.run import Run; from pipeline import ray_executor as r; from tests.toys import toy_stages;"
+        f"r.connect(2); Run({str(root)!r}, toy_stages(200)).execute(r.RayExecutor())"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    driver = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+    commits = root / "squares" / "commits"
+    while len(list(commits.glob("*.json"))) < 20:
+        assert driver.poll() is None, "the driver ended before it could be killed"
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert Run(str(root), toy_stages(200)).execute(LocalExecutor()).exit_code == 0
+    assert everything_in(str(root)) == everything_in(quiet_root(tmp_path / "local", 200))

@@ -1,0 +1,116 @@
+"""Small stages for tests of the frame. They lie in a module of their own because Ray's workers import them."""
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.commits import StageFolder, Whole
+from pipeline.reasons import Reason
+from pipeline.recipe import Json
+from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
+from pipeline.writer import ShardWriter, Task
+
+ROWS = 5
+
+
+@dataclass(frozen=True)
+class Numbers(Stage[None]):
+    """Writes ROWS numbers a shard, and rejects those that 7 divides."""
+
+    shards: int
+    start: int = 0
+    name, version = "numbers", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return ()
+
+    def settings(self) -> Mapping[str, Json]:
+        return {"start": self.start}
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        return Plan([Shard(shard_id(n), {"first": self.start + n * ROWS}) for n in range(self.shards)], {"rows": ROWS})
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        found = range(task.params["first"], task.params["first"] + task.resolved["rows"])
+        kept = [n for n in found if n % 7]
+        for n in set(found) - set(kept):
+            out.reject(f"n-{n:010d}", Reason.MALFORMED_ROW, "7 divides it")
+        out.table("numbers", "{stem}.parquet", pa.table({"n": pa.array(kept, pa.int64())}))
+        return Counts(len(found), len(kept))
+
+
+@dataclass(frozen=True)
+class Squares(Stage[int]):
+    """Shard by shard; keeps a state, and may be told to misbehave at one shard as long as a file exists."""
+
+    name, version, stateful = "squares", 1, True
+    factor: int = 1
+    bad_shard: str = ""
+    fault: str = ""  # raise, die or lose
+    while_exists: str = ""  # a path; "" is for ever
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return (Input("numbers"),)
+
+    def settings(self) -> Mapping[str, Json]:
+        return {"factor": self.factor}
+
+    def open(self, task: Task) -> int:
+        return self.factor
+
+    def process(self, task: Task, out: ShardWriter, state: int) -> Counts:
+        found = task.read("numbers").table("numbers")["n"].to_pylist()
+        if task.id == self.bad_shard and (not self.while_exists or Path(self.while_exists).exists()):
+            if self.fault == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.fault == "raise":
+                raise ValueError(f"shard {task.id} is not to my taste")
+            found = found[1:]
+        out.table("squares", "squares/squares_{stem}.parquet", pa.table({"n": [state * n * n for n in found]}))
+        rows_in = task.read("numbers").record.rows_out
+        return Counts(rows_in, len(found), {"largest": max(found, default=0)})
+
+
+@dataclass(frozen=True)
+class Total(Stage[None]):
+    """One shard over the whole of its input."""
+
+    name, version = "total", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return (Input("squares", Need.WHOLE),)
+
+    def settings(self) -> Mapping[str, Json]:
+        return {}
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        return Plan([Shard(shard_id(0), {"rows": whole["squares"].rows})])
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        table = task.whole("squares").tables("squares")
+        assert table.num_rows == task.params["rows"]
+        out.json("total", "total_{stem}.json", sum(table["n"].to_pylist()))
+        return Counts(table.num_rows, table.num_rows)
+
+
+def toy_stages(shards: int = 6) -> list[Stage[object]]:
+    return [Numbers(shards), Squares(), Total()]  # type: ignore[list-item]
+
+
+def data_of(root: str, stage: str) -> dict[tuple[str, str], bytes]:
+    """(shard, name) → the bytes of every data file that a record names, so without the names of attempts."""
+    folder = StageFolder(root, stage)
+    records = [folder.record(shard)[0] for shard in sorted(folder.committed())]
+    return {(r.shard, name): folder.store.read(file.path) for r in records for name, file in r.files.items()}
+
+
+def everything_in(root: str, stages: Sequence[str] = ("numbers", "squares", "total")) -> dict[str, object]:
+    """What DESIGN calls identity: all data, and nothing of attempts, times and hosts."""
+    return {stage: data_of(root, stage) for stage in stages}
