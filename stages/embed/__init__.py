@@ -1,0 +1,130 @@
+"""Picture and caption of every pair as vectors of CLIP, and how well the two agree.
+
+Reads   download: the pictures in the tar and the rows that have one; encoder, where the run trains its own
+Writes  pairs (EMBEDDED: mended caption and clip_score), img_emb and text_emb (float16, norm 1), row-aligned
+Rejects corrupt_image
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.checksums import sha256_of_file
+from pipeline.commits import Whole
+from pipeline.recipe import Json, Section
+from pipeline.stage import Counts, Input, Need, Resources, Stage
+from pipeline.writer import ShardWriter, Task
+
+if TYPE_CHECKING:
+    from stages.embed.towers import Towers
+
+OWN = "encoder"  # the model that this run's stage of that name trained
+
+
+def _known_model(name: str) -> str:
+    package = find_spec("open_clip")  # found, not imported: that takes seconds
+    assert package is not None, "open_clip is a dependency"
+    assert package.origin is not None, "open_clip is a package"
+    names = [OWN, *sorted(path.stem for path in Path(package.origin).parent.glob("model_configs/*.json"))]
+    if name not in names:
+        near = ", ".join(difflib.get_close_matches(name, names) or [OWN, "ViT-B-32", "ViT-L-14"])
+        raise ValueError(f"neither {OWN!r} nor one of open_clip's {len(names) - 1} models; near are {near}")
+    return name
+
+
+def _existing_weights(pretrained: str) -> str:
+    if _is_file(pretrained) and not Path(pretrained).is_file():
+        raise ValueError("there is no such file")
+    return pretrained
+
+
+def _is_file(pretrained: str) -> bool:
+    return pretrained.endswith(".safetensors")
+
+
+def _decide_device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if Path("/dev/nvidiactl").exists() else "cpu"
+    return device
+
+
+class EmbedRecipe(Section):
+    model: Annotated[str, AfterValidator(_known_model)] = "ViT-B-32"  # open_clip's name of it, or encoder
+    pretrained: Annotated[str, AfterValidator(_existing_weights)] = "laion2b_s34b_b79k"  # tag or .safetensors file
+    precision: Literal["fp32", "bf16"] = "fp32"
+    batch_size: int = Field(default=64, ge=1)  # pictures; another size changes the last bits of the result
+    # auto: cuda where the machine that reads the recipe has a GPU
+    device: Annotated[Literal["auto", "cpu", "cuda"], AfterValidator(_decide_device)] = Field(
+        default="auto", validate_default=True
+    )
+    cpus: int = Field(default=2, ge=1)  # of one worker; without a GPU the model computes with as many threads
+    decode_threads: int = Field(default=2, ge=1)  # of one worker
+    workers: int | None = Field(default=None, ge=1)  # None: as many as the cluster holds
+
+
+@dataclass(frozen=True)
+class Embed(Stage["Towers"]):
+    recipe: EmbedRecipe
+    name = "embed"
+    version = 1
+    stateful = True
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        own = [Input(OWN, Need.WHOLE)] if self.recipe.model == OWN else []
+        return [Input("download"), *own]
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(
+            cpus=self.recipe.cpus,
+            gpus=1 if self.recipe.device == "cuda" else 0,
+            memory_gib=3,  # measured: ViT-B-32 in float32 with batches of 64
+            threads=self.recipe.cpus,
+            workers=self.recipe.workers,
+        )
+
+    def settings(self) -> Mapping[str, Json]:
+        settings = self.recipe.model_dump(include={"model", "precision", "batch_size"})
+        return settings if self.recipe.model == OWN else settings | {"weights": _weights(self.recipe.pretrained)}
+
+    def conditions(self) -> Mapping[str, Json]:
+        return {"device": self.recipe.device, "threads": self.recipe.cpus}
+
+    def open(self, task: Task) -> "Towers":
+        return open_towers(self.recipe, task.whole(OWN) if self.recipe.model == OWN else None)
+
+    def process(self, task: Task, out: ShardWriter, state: "Towers") -> Counts:
+        from stages.embed.shard import embed_shard
+
+        return embed_shard(task.read("download"), out, state, self.recipe.batch_size, self.recipe.decode_threads)
+
+
+def open_towers(recipe: EmbedRecipe, encoder: Whole | None) -> "Towers":
+    """The model of a recipe, for this stage and for queries against its vectors. encoder: the stage that trained it.
+
+    Raises InputError where the weights cannot be had or the device is not there.
+    """
+    from stages.embed.towers import Towers
+
+    if encoder is None:
+        return Towers.load(recipe.model, recipe.pretrained, recipe.precision, recipe.device)
+    (shard,) = encoder.shards
+    trained = encoder.read(shard)
+    return Towers.load_files(trained.path("config"), trained.path("weights"), recipe.precision, recipe.device)
+
+
+def _weights(pretrained: str) -> str:
+    """A file counts by its content, a tag of open_clip's by its name."""
+    return f"sha256:{_sha256_of(pretrained)}" if _is_file(pretrained) else pretrained
+
+
+@cache
+def _sha256_of(path: str) -> str:
+    return sha256_of_file(Path(path))

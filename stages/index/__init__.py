@@ -1,0 +1,25 @@
+"""An IVF index over the corpus' image vectors: trained once, filled shard by shard, served memory-mapped, its recall
+measured.
+
+Reads   corpus: img_emb, text_emb and metadata
+Writes  index_train: the trained, empty index · index_add: lists, codes and ids · index: the files that are searched ·
+        index_report: index.json, the recall report and its plot
+"""
+
+from typing import Any
+
+from pipeline.stage import Stage
+from stages.index.add import IndexAdd
+from stages.index.query_encoder import QueryEncoder
+from stages.index.recipe import IndexRecipe
+from stages.index.report import IndexReport
+from stages.index.retriever import Retriever
+from stages.index.serve import IndexServe
+from stages.index.train import IndexTrain
+
+__all__ = ["IndexRecipe", "QueryEncoder", "Retriever", "index_stages"]
+
+
+def index_stages(recipe: IndexRecipe) -> list[Stage[Any]]:
+    """In the order in which they run; the first needs the stage `corpus`."""
+    return [IndexTrain(recipe), IndexAdd(recipe), IndexServe(recipe), IndexReport(recipe)]

@@ -1,0 +1,63 @@
+"""Texts and pictures of a person as vectors that can be searched for: by the model that embedded the corpus."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from pipeline.commits import Whole
+from pipeline.errors import InputError
+from pipeline.storage import open_store
+from stages.embed import OWN, EmbedRecipe, open_towers
+from stages.filter import CorpusReader
+from stages.index.serving import Scores
+
+if TYPE_CHECKING:
+    from stages.embed.towers import Towers
+
+
+@dataclass(frozen=True)
+class QueryEncoder:
+    """Shapes: Q queries, D width."""
+
+    towers: "Towers"
+
+    @classmethod
+    def of(cls, corpus: CorpusReader) -> "QueryEncoder":
+        """The model that the recipe beside the corpus' embeddings names, on this machine's best device.
+
+        Raises InputError where the recipe or the weights are not there.
+        """
+        root = corpus.roots[0]
+        try:
+            recipe = yaml.safe_load(open_store(root).read("recipe.yaml"))
+        except FileNotFoundError:
+            raise InputError(f"{root}/recipe.yaml is missing, and it says which model embeds queries") from None
+        embed = EmbedRecipe.model_validate(recipe.get("embed", {}) | {"device": "auto"})
+        return cls(open_towers(embed, Whole.open(root, OWN) if embed.model == OWN else None))
+
+    def texts(self, texts: Sequence[str]) -> Scores:
+        """→ (Q, D) float32 of norm 1."""
+        return self.towers.encode_texts(texts)
+
+    def pictures(self, paths: Sequence[Path]) -> Scores:
+        """Picture files of any format that Pillow reads → (Q, D) float32 of norm 1.
+
+        Raises InputError where one is missing or no picture.
+        """
+        import torch
+
+        return self.towers.encode_images(torch.from_numpy(np.stack([self._fit(path) for path in paths])))
+
+    def _fit(self, path: Path) -> npt.NDArray[np.uint8]:
+        from PIL import Image, ImageOps
+
+        try:
+            with Image.open(path) as picture:
+                return np.array(self.towers.fitter()(ImageOps.exif_transpose(picture)))
+        except (OSError, Image.DecompressionBombError) as error:
+            raise InputError(f"{path} is not a picture that can be read: {error}") from None

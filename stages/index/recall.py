@@ -1,0 +1,165 @@
+"""Recall of held-out queries against exact search.
+
+recall@k: a result is a hit when its exact similarity reaches the exact k-th; the share of hits in the first k, averaged
+over the queries. A query with fewer than k rows to find is asked for those; one with none is left out. The query's own
+row and all rows of the same image are excluded by id, for image queries and for caption queries alike, so that no query
+is answered by its own pair.
+coverage@k: the share of the exact first k that lie in the probed lists, whatever the code makes of their order.
+Shapes: Q queries, D width, R candidates in the order of their codes, K = 10.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.commits import Whole
+from pipeline.errors import InputError
+from stages.index.add import list_sizes
+from stages.index.exact import Floats, exact_search, exact_similarity
+from stages.index.factory import before_lists, inverted_file
+from stages.index.serving import Scores, Serving
+from stages.index.vectors import Ids, Vectors
+
+Direction = Literal["image", "text"]
+KS = (1, 2, 4, 10)
+DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
+CODE_US, RERANKED_US = 0.04, 4.0
+"""Modelled cost of a code scanned and of a vector re-ranked, measured for 64-byte PQ and rows in the page cache. Only
+their ratio decides anything, and no clock does."""
+Z95 = 1.959964
+BLOCK = 64  # queries whose probe orders are held at once
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Held-out rows of one direction (their images, or their captions) and what exact search says of them."""
+
+    direction: Direction
+    vectors: Scores  # (Q, D), stored float16 widened
+    excluded: Sequence[Ids]
+    similarity: Floats  # (Q, K) of the exact neighbours; −inf where there are no more
+    list_places: Ids  # (Q, K): as which one the list of each neighbour is probed
+    scanned: Floats  # (nlist,) codes in the first 1, 2, … probed lists, averaged over the queries
+
+    def coverage(self, k: int, nprobe: int) -> float:
+        return float((self.list_places[:, :k] < nprobe)[self.similarity[:, :k] > -np.inf].mean())
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row of the report. depth None: by the codes alone, not re-ranked."""
+
+    direction: Direction
+    k: int
+    nprobe: int
+    depth: int | None
+    recall: float
+    low: float  # 95 % interval
+    high: float
+    coverage: float
+    codes_scanned: float  # a query, on average
+    cost_us: float  # a query, modelled
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Which inverted list every row lies in."""
+
+    template: Any
+    numbers: npt.NDArray[np.int32]  # (N,) by row id
+    sizes: Ids  # (nlist,)
+
+    @classmethod
+    def read(cls, template: Any, added: Whole) -> "Lists":
+        """Raises InputError where a row of the corpus was not added, or another one twice."""
+        numbers = np.full(added.rows, -1, np.int32)
+        for name in added.shards:
+            shard = added.read(name)
+            numbers[shard.array("ids")] = shard.array("lists")
+        missing = np.flatnonzero(numbers < 0)
+        if missing.size:
+            raise InputError(
+                f"{added.folder.root}/index_add lacks {missing.size} rows, row {missing[0]} first; make it again"
+            )
+        return cls(template, numbers, list_sizes(added, inverted_file(template).nlist))
+
+    def probe(self, queries: Scores, neighbors: Ids) -> tuple[Ids, Floats]:
+        """queries (Q, D), neighbors (Q, K) → as which one each neighbour's list is probed (Q, K), and the codes in the
+        first 1, 2, … probed lists (nlist,), averaged."""
+        nlist = len(self.sizes)
+        places, scanned = np.empty_like(neighbors), np.zeros(nlist)
+        sizes = np.append(self.sizes, 0)  # a graph of centroids may leave some out: its −1 is the list after the last
+        for first in range(0, len(queries), BLOCK):
+            some = slice(first, first + BLOCK)
+            vectors = before_lists(self.template, queries[some])
+            _, order = inverted_file(self.template).quantizer.search(vectors, nlist)
+            place = np.full((len(order), nlist + 1), nlist)
+            np.put_along_axis(place, order, np.arange(nlist)[None], axis=1)
+            places[some] = np.take_along_axis(place, self.numbers[neighbors[some]].astype(np.int64), axis=1)
+            scanned += np.cumsum(sizes[order], axis=1).sum(axis=0)
+        return places, scanned / len(queries)
+
+
+def prepare(
+    direction: Direction, vectors: npt.NDArray[np.float16], images: Vectors, same: Sequence[Ids], lists: Lists
+) -> Queries:
+    """vectors (Q, D): the images, or the captions, of the held-out rows; what is searched are images either way.
+
+    Raises InputError where no query has anything to find.
+    """
+    neighbors, similarity = exact_search(images, vectors, max(KS), same)
+    asked = np.flatnonzero(similarity[:, 0] > -np.inf)
+    if not asked.size:
+        raise InputError("index: recall cannot be measured, for the whole corpus shows one image; add sources")
+    wide = vectors[asked].astype(np.float32)
+    excluded = [same[int(query)] for query in asked]
+    return Queries(direction, wide, excluded, similarity[asked], *lists.probe(wide, neighbors[asked]))
+
+
+def measure(queries: Queries, serving: Serving, images: Vectors, nprobe: int) -> list[Point]:
+    """Recall at every k and depth, from one search as deep as the deepest."""
+    ids, _ = serving.candidates(queries.vectors, max(DEPTHS), nprobe, queries.excluded)
+    similarity = exact_similarity(images, queries.vectors, ids)
+    depths: list[int | None] = [None, *DEPTHS]
+    return [_point(queries, similarity, k, nprobe, depth) for k in KS for depth in depths]
+
+
+def recall_of_each(similarity: Floats, exact: Floats, k: int) -> Floats:
+    """similarity (Q, R) of what was found, in any order; exact (Q, K) best first → recall@k of each query (Q,).
+
+    Re-ranking puts all hits first, so what it finds is the number of hits, up to k."""
+    there = np.minimum((exact > -np.inf).sum(axis=1), k)
+    kth = np.take_along_axis(exact, there[:, None] - 1, axis=1)
+    recall: Floats = np.minimum((similarity >= kth).sum(axis=1), there) / there
+    return recall
+
+
+def interval(recall: float, num: int) -> tuple[float, float]:
+    """95 %, after Wilson. Wide enough: no mean of figures between 0 and 1 varies more than that of zeros and ones."""
+    middle = (recall + Z95**2 / (2 * num)) / (1 + Z95**2 / num)
+    half = Z95 / (1 + Z95**2 / num) * math.sqrt(recall * (1 - recall) / num + (Z95 / (2 * num)) ** 2)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def cost_us(codes_scanned: float, depth: int) -> float:
+    return CODE_US * codes_scanned + RERANKED_US * depth
+
+
+def _point(queries: Queries, similarity: Floats, k: int, nprobe: int, depth: int | None) -> Point:
+    recall = float(recall_of_each(similarity[:, : depth or k], queries.similarity, k).mean())
+    scanned = float(queries.scanned[nprobe - 1])
+    return Point(
+        queries.direction,
+        k,
+        nprobe,
+        depth,
+        recall,
+        *interval(recall, len(similarity)),
+        queries.coverage(k, nprobe),
+        scanned,
+        cost_us(scanned, depth or 0),
+    )

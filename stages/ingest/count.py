@@ -1,0 +1,77 @@
+"""Count the rows of every list, and pin its content.
+
+Reads   the files of the recipe's sources, a shard a file
+Writes  count: {source, file, files: [{name, bytes, sha256}], rows, marks}; marks[i] is where a reader starts for row
+        i · shard_size of the file
+Rejects nothing: a file that is not what its preset says raises InputError
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+from pipeline.commits import Whole
+from pipeline.recipe import Json
+from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
+from pipeline.writer import ShardWriter, Task
+from stages.ingest.lists import ListFile, read_chunks
+from stages.ingest.presets import PRESETS
+from stages.ingest.recipe import IngestRecipe, SourceRecipe
+from stages.ingest.sources import lists_of
+
+
+@dataclass(frozen=True)
+class Count(Stage[None]):
+    recipe: IngestRecipe
+
+    name: ClassVar[str] = "ingest_count"
+    version: ClassVar[int] = 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return ()
+
+    @cached_property
+    def lists(self) -> Sequence[tuple[SourceRecipe, ListFile]]:
+        """Found once, by the driver; workers are sent what it found."""
+        return [(source, file) for source in self.recipe.sources for file in lists_of(source)]
+
+    def settings(self) -> Mapping[str, Json]:
+        return {
+            "shard_size": self.recipe.shard_size,
+            "order": [source.name for source in self.recipe.sources],
+            "sources": {source.name: describe(source, self.lists) for source in self.recipe.sources},
+        }
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        return Plan([Shard(shard_id(n), {"list": n, "file": file.name}) for n, (_, file) in enumerate(self.lists)])
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        source, file = self.lists[task.params["list"]]
+        rows, marks = PRESETS[source.preset].reader(file).count(file, self.recipe.shard_size)
+        files = [
+            {"name": name, "bytes": size, "sha256": _sha256(path)}
+            for path, name, size in zip(file.paths, file.names, file.sizes, strict=True)
+        ]
+        content = {"source": source.name, "file": file.name, "files": files, "rows": rows, "marks": marks}
+        out.json("count", "{stem}.json", content)
+        return Counts(rows, rows)
+
+
+def describe(source: SourceRecipe, lists: Sequence[tuple[SourceRecipe, ListFile]]) -> dict[str, Json]:
+    """What decides a source's rows, for a fingerprint: never a path or a time."""
+    files = [file for owner, file in lists if owner.name == source.name]
+    return {
+        "preset": source.preset,
+        "split": source.split,
+        "files": [[name, size] for file in files for name, size in zip(file.names, file.sizes, strict=True)],
+    }
+
+
+def _sha256(path: str) -> str:
+    digest = hashlib.sha256()
+    for chunk in read_chunks(path):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Lists to url shards: every row is numbered, checked for structural faults, and written in one schema.
+
+Reads   the files of the recipe's sources from the marks of ingest_count, a shard at most shard_size rows of one file
+Writes  urls: schemas.URLS, rows in the list's order
+Rejects malformed_row, not_utf8, null_caption, oversized_caption, bad_url, bad_path, prefilter_*
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import ClassVar
+
+import pyarrow as pa
+
+from pipeline.commits import Whole
+from pipeline.errors import InputError
+from pipeline.recipe import Json
+from pipeline.schemas import URLS
+from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
+from pipeline.writer import ShardWriter, Task
+from stages.ingest.checks import fault_of, stripped
+from stages.ingest.count import Count, describe
+from stages.ingest.lists import ListFile, sizes_now
+from stages.ingest.presets import PRESETS
+from stages.ingest.recipe import IngestRecipe, SourceRecipe
+from stages.ingest.records import Fault, Raw
+
+
+@dataclass(frozen=True)
+class Rows(Stage[None]):
+    recipe: IngestRecipe
+
+    name: ClassVar[str] = "ingest_rows"
+    version: ClassVar[int] = 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return (Input(Count.name, Need.WHOLE),)
+
+    @cached_property
+    def lists(self) -> Sequence[tuple[SourceRecipe, ListFile]]:
+        return Count(self.recipe).lists
+
+    def settings(self) -> Mapping[str, Json]:
+        return {
+            "shard_size": self.recipe.shard_size,
+            "order": [source.name for source in self.recipe.sources],
+            "sources": {
+                source.name: describe(source, self.lists)
+                | {"columns": source.all_columns(), "prefilter": source.prefilter.given()}
+                for source in self.recipe.sources
+            },
+        }
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        counted, ranges = whole[Count.name], []
+        rows_before: Counter[str] = Counter()  # of the source
+        for number, shard in enumerate(counted.shards):
+            with counted.read(shard).open("count") as stream:
+                count = json.load(stream)
+            ranges += list(self._ranges(count, number, rows_before[count["source"]]))
+            rows_before[count["source"]] += count["rows"]
+        return Plan([Shard(shard_id(n), params) for n, params in enumerate(ranges)])
+
+    def _ranges(self, count: Mapping[str, Json], number: int, rows_before: int) -> Iterator[dict[str, Json]]:
+        size = self.recipe.shard_size
+        for first, mark in zip(range(0, count["rows"], size), count["marks"], strict=True):
+            yield {
+                "source": count["source"],
+                "file": count["file"],
+                "list": number,
+                "first": rows_before + first,  # row number in the source
+                "rows": min(size, count["rows"] - first),
+                "mark": mark,
+            }
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        source, file = self.lists[task.params["list"]]
+        bounds, kept, read = source.prefilter.given(), [], 0
+        if sizes_now(file) != file.sizes:
+            raise _changed(file)
+        for raw in _raws(source, file, task.params):
+            pair_id = f"{source.name}-{task.params['first'] + read:010d}"
+            row = raw if isinstance(raw, Fault) else fault_of(raw, bounds) or url_row(pair_id, source.name, file, raw)
+            if isinstance(row, Fault):
+                out.reject(pair_id, *row)
+            else:
+                kept.append(row)
+            read += 1
+        if read != task.params["rows"]:
+            raise _changed(file)
+        out.table("urls", "{stem}.parquet", pa.Table.from_pylist(kept, schema=URLS))
+        return Counts(read, len(kept))
+
+
+def _raws(source: SourceRecipe, file: ListFile, params: Mapping[str, Json]) -> Iterator[Raw | Fault]:
+    rows = PRESETS[source.preset].reader(file).rows(file, params["mark"])
+    return (raw for _, raw in islice(rows, params["rows"]))
+
+
+def _changed(file: ListFile) -> InputError:
+    return InputError(f"{file.name} changed after its rows were counted; restore it, or start a new root")
+
+
+def url_row(pair_id: str, source: str, file: ListFile, raw: Raw) -> dict[str, Json]:
+    """A row of schemas.URLS from texts that passed the checks."""
+    row = {
+        "pair_id": pair_id,
+        "source": source,
+        "image_id": raw.image_id.decode() if raw.image_id else None,
+        "caption": (raw.caption or b"").decode(),
+        "nsfw": raw.numbers.get("nsfw"),
+        "watermark": raw.numbers.get("watermark"),
+    }
+    if raw.offset is not None:
+        return row | {"local_path": file.paths[0], "local_offset": raw.offset, "local_bytes": raw.size}
+    if raw.path is not None:
+        return row | {"local_path": f"{file.folder}/{raw.path.decode()}"}
+    return row | {"url": stripped(raw.url or b"")}

@@ -1,0 +1,53 @@
+"""What a run did, read from its root and nothing else: tables for a terminal, and one page to look at.
+
+Works on a running root too: of a stage that is not whole, what its commit records name is what counts. A stage that was
+taken from a base is read where it lies.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = ["PAGE", "funnel", "tables", "write_report"]
+
+PAGE = "report.html"
+
+
+def funnel(root: str) -> "pl.DataFrame":
+    """A row a stage that pairs pass: what goes in, what comes out, and how much of the list is left. Raises InputError
+    where the root holds no run."""
+    from stages.report import counts
+    from stages.report.root import RunRoot
+
+    return counts.funnel(RunRoot(root))
+
+
+def tables(root: str) -> "dict[str, pl.DataFrame]":
+    """Everything that can be counted, by title. Raises InputError where the root holds no run."""
+    from stages.report import counts, quantiles, recall
+    from stages.report.root import RunRoot
+
+    run = RunRoot(root)
+    return {
+        "funnel": counts.funnel(run),
+        "losses": counts.losses(run),
+        "sources": counts.sources(run),
+        "quantiles": quantiles.quantiles(run),
+        "recall": recall.recall(run),
+        "work": counts.work(run),
+    }
+
+
+def write_report(root: str) -> str:
+    """Make root/report.html anew, and return where it is. Raises InputError where the root holds no run."""
+    from pipeline.storage import open_store
+    from stages.report.page import page
+    from stages.report.root import RunRoot
+
+    html, store = page(RunRoot(root)), open_store(root)
+    with store.scratch() as folder:
+        written = folder / PAGE
+        written.write_text(html, encoding="utf-8")
+        store.put({written: PAGE})
+    return f"{root.rstrip('/')}/{PAGE}"

@@ -1,0 +1,89 @@
+"""Pairs to look at: some that were kept, and some of every reason for which others left.
+
+The choice is that of a hash of the pair_id: the same in every report of a root, and any size of run will do.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from PIL import Image
+
+from pipeline.commits import Committed
+from stages.report.root import RunRoot
+
+KEPT, PER_REASON = 12, 4
+SEED = 1
+THUMBNAIL_PX = 200
+WITH_PICTURE = ("filter_judge", "filter_duplicates")
+"""The stages whose rejects have a stored picture that can be decoded."""
+
+CHOSEN = {"stage": pl.String, "pair_id": pl.String, "reason": pl.String, "detail": pl.String}
+DRAWN = pl.col("pair_id").hash(SEED)
+
+
+@dataclass(frozen=True)
+class Example:
+    stage: str
+    pair_id: str
+    reason: str  # why it left; empty: it was kept
+    detail: str
+    url: str | None
+    caption: str | None  # None: it left before its caption was read
+    clip_score: float | None
+    picture: bytes | None  # a small JPEG
+
+
+def kept(run: RunRoot) -> list[Example]:
+    rows = run.table("corpus").bottom_k(KEPT, by=DRAWN).select("pair_id").collect()
+    return _examples(run, rows.with_columns(stage=pl.lit("corpus"), reason=pl.lit(""), detail=pl.lit("")))
+
+
+def left(run: RunRoot) -> list[Example]:
+    """Up to PER_REASON of every stage and reason, in the order of the stages."""
+    found = [pl.DataFrame(schema=CHOSEN)]
+    for stage, files in run.stages.items():
+        by_reason = files.rejects().group_by("reason").agg(pl.col("pair_id", "detail").bottom_k_by(DRAWN, PER_REASON))
+        rows = by_reason.explode("pair_id", "detail").sort("reason", "pair_id").with_columns(stage=pl.lit(stage))
+        found.append(rows.select(list(CHOSEN)).collect(engine="streaming"))
+    return _examples(run, pl.concat(found))
+
+
+def _examples(run: RunRoot, chosen: pl.DataFrame) -> list[Example]:
+    """With what download and embed know of them. chosen: columns CHOSEN."""
+    places = {path: shard for crawl in run.crawls for path, shard in crawl.shards_by_path("download").items()}
+    known = _downloaded(run, chosen["pair_id"], list(places)).join(
+        run.table("embed").filter(pl.col("pair_id").is_in(chosen["pair_id"].implode())).collect(),
+        on="pair_id",
+        how="left",
+        suffix=" as embedded",
+    )
+    known = known.with_columns(caption=pl.coalesce("caption as embedded", "caption"))
+    rows = chosen.join(known, on="pair_id", how="left", maintain_order="left")
+    return [_example(row, places) for row in rows.iter_rows(named=True)]
+
+
+def _downloaded(run: RunRoot, pair_ids: pl.Series, paths: list[str]) -> pl.DataFrame:
+    """download's rows of the pairs, and the path of the table that each stands in."""
+    rows = pl.scan_parquet(paths, include_file_paths="path") if paths else run.table("download").with_columns(path=None)
+    columns = ("url", "caption", "image_offset", "image_bytes", "path")
+    found = rows.filter(pl.col("key").is_in(pair_ids.implode())).select(pl.col("key").alias("pair_id"), *columns)
+    return found.collect()
+
+
+def _example(row: Mapping[str, Any], places: Mapping[str, Committed]) -> Example:
+    told = {name: row[name] for name in ("stage", "pair_id", "reason", "detail", "url", "caption", "clip_score")}
+    shown = row["path"] is not None and (row["stage"] in WITH_PICTURE or row["stage"] == "corpus")
+    return Example(**told, picture=_thumbnail(places[row["path"]], row) if shown else None)
+
+
+def _thumbnail(shard: Committed, row: Mapping[str, Any]) -> bytes:
+    with shard.open("images") as tar:
+        tar.seek(row["image_offset"])
+        picture = Image.open(io.BytesIO(tar.read(row["image_bytes"])))
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    small = io.BytesIO()
+    picture.save(small, "JPEG", quality=80)
+    return small.getvalue()
