@@ -1,14 +1,9 @@
 #!/usr/bin/env python
-"""Url lists → pictures → CLIP scores → corpus → IVF-PQ index.
+"""Url lists → pictures → CLIP scores → corpus → IVF-PQ index."""
 
-python jobs/build_index.py RECIPE [section.key=value …]      recipes lie in jobs/recipes/
-"""
-
-import contextlib
-import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -16,8 +11,9 @@ from pydantic import Field, model_validator
 from demo.encoder import EncoderRecipe, TrainEncoder
 from demo.recipe import DemoRecipe, demo_server
 from pipeline.errors import PipelineError, RecipeError
-from pipeline.executor import Executor, LocalExecutor
-from pipeline.recipe import Section, dump_recipe, load_recipe
+from pipeline.executor import executor_for
+from pipeline.progress import show_progress
+from pipeline.recipe import Section, dump_recipe, load_recipe, recipe_arguments
 from pipeline.run import Base, Run
 from pipeline.stage import Stage
 from pipeline.storage import open_store
@@ -45,10 +41,16 @@ class BuildIndexRecipe(Section):
     def _sections_agree(self) -> "BuildIndexRecipe":
         if (self.ingest is None) == (not self.filter.inputs):
             raise ValueError("give either ingest.sources, or finished runs in filter.inputs")
+        names = {source.name for source in self.ingest.sources} if self.ingest else set()
+        unknown = sorted(self.filter.sources.keys() - names)
+        if self.ingest and unknown:
+            raise ValueError(f"filter.sources.{unknown[0]} is no source; ingest.sources has {', '.join(sorted(names))}")
         if self.ingest and (self.embed.model == OWN) != (self.encoder is not None):
             raise ValueError(f"embed.model is {self.embed.model!r}: an encoder section goes with embed.model: {OWN}")
         if os.environ.get("RAY_ADDRESS") and "://" not in self.root and not os.path.isabs(self.root):
-            raise ValueError(f"root {self.root!r} is relative, and a cluster job runs in a temporary folder: give root=/…")
+            raise ValueError(
+                f"root {self.root!r} is relative, and a cluster job runs in a temporary folder: give root=/…"
+            )
         return self
 
     def stages(self) -> list[Stage[Any]]:
@@ -58,28 +60,18 @@ class BuildIndexRecipe(Section):
         return [*stages, *filter_stages(self.filter), *index_stages(self.index)]
 
 
-@contextlib.contextmanager
-def executor_for(recipe: BuildIndexRecipe) -> Iterator[Executor]:
-    if recipe.engine == "local":
-        yield LocalExecutor()
-        return
-    from pipeline import ray_executor
-
-    ray_executor.connect(recipe.cpus)
-    yield ray_executor.RayExecutor()
-
-
 def main(argv: Sequence[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    given = recipe_arguments(__doc__).parse_args(argv)
+    show_progress()
     try:
-        recipe = load_recipe(BuildIndexRecipe, argv)
+        recipe = load_recipe(BuildIndexRecipe, given.recipe, given.overrides)
         with demo_server(recipe.demo):
             faults = check_sources(recipe.ingest) if recipe.ingest else []
             if faults:
                 raise RecipeError("\n".join(faults))
             open_store(recipe.root).create("recipe.yaml", dump_recipe(recipe).encode())
-            with executor_for(recipe) as executor:
-                report = Run(recipe.root, recipe.stages(), recipe.base).execute(executor)
+            executor = executor_for(recipe.engine, recipe.cpus)
+            report = Run(recipe.root, recipe.stages(), recipe.base).execute(executor)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -1,30 +1,31 @@
 #!/usr/bin/env python
 """Drawn scenes → the demo's own small CLIP, and how good it is: the first stage of a build_index recipe by itself.
 
-python jobs/train_encoder.py RECIPE [section.key=value …]      build_index with the same recipe goes on from there
+build_index with the same recipe goes on from there.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 
 from demo.encoder import TrainEncoder
-from jobs.build_index import BuildIndexRecipe, executor_for
+from jobs.build_index import BuildIndexRecipe
 from pipeline.commits import Whole
 from pipeline.errors import PipelineError, RecipeError
-from pipeline.recipe import load_recipe
+from pipeline.executor import executor_for
+from pipeline.progress import show_progress
+from pipeline.recipe import load_recipe, recipe_arguments
 from pipeline.run import Run
 
 
 def main(argv: Sequence[str]) -> int:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    given = recipe_arguments(__doc__).parse_args(argv)
+    show_progress()
     try:
-        recipe = load_recipe(BuildIndexRecipe, argv)
+        recipe = load_recipe(BuildIndexRecipe, given.recipe, given.overrides)
         if recipe.encoder is None:
-            raise RecipeError(f"{argv[0]} has no encoder section; `encoder: {{}}` takes the defaults")
+            raise RecipeError(f"{given.recipe} has no encoder section; `encoder: {{}}` takes the defaults")
         stage = TrainEncoder(recipe.encoder)
-        with executor_for(recipe) as executor:
-            report = Run(recipe.root, [stage], recipe.base).execute(executor)
+        report = Run(recipe.root, [stage], recipe.base).execute(executor_for(recipe.engine, recipe.cpus))
     except PipelineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -17,6 +17,12 @@ LOG_EVERY_S = 10
 log = logging.getLogger("pipeline")
 
 
+def show_progress() -> None:
+    """For jobs: this package's lines on stdout, and of libraries their warnings alone."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
+    log.setLevel(logging.INFO)
+
+
 class Progress:
     def __init__(self, runs: Sequence["StageRun"]) -> None:
         self._runs = runs
@@ -72,7 +78,8 @@ class Progress:
             return line
         seconds = max(time.monotonic() - self._started[name], 1e-3)
         rows = self._rows_in[name]
-        line += f" · {rows:,} rows · {self._rows_out[name] / max(rows, 1):.1%} ok · {rows / seconds:,.0f} rows/s"
+        if rows:
+            line += f" · {rows:,} rows · {self._rows_out[name] / rows:.1%} ok · {rows / seconds:,.0f} rows/s"
         if done < total:
             left = (total - done) * seconds / self._shards[name]
             line += f" · ETA {int(left // 3600)}:{int(left // 60 % 60):02}:{int(left % 60):02}"

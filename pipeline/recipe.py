@@ -1,5 +1,6 @@
 """Recipes: one YAML file plus `section.key=value` overrides, read into one frozen value before anything starts."""
 
+import argparse
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,16 +24,21 @@ class Section(BaseModel):
 Recipe = TypeVar("Recipe", bound=Section)
 
 
-def load_recipe(kind: type[Recipe], argv: Sequence[str]) -> Recipe:
-    """argv: the recipe's path, then overrides such as `filter.min_clip_score=0.3` (values are YAML).
+def recipe_arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every job that takes a recipe takes."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="a YAML file; recipes lie in jobs/recipes/")
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file's")
+    return parser
+
+
+def load_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """overrides: such as `filter.min_clip_score=0.3`; values are YAML.
 
     Raises RecipeError with every fault of the recipe in one report.
     """
-    if not argv:
-        raise RecipeError("a recipe is needed: python jobs/NAME.py RECIPE.yaml [section.key=value …]")
-    path = Path(argv[0])
     values = _read_yaml(path)
-    faults = [fault for override in argv[1:] for fault in _apply(override, values)]
+    faults = [fault for override in overrides for fault in _apply(override, values)]
     try:
         recipe = kind.model_validate(values)
     except ValidationError as error:

@@ -4,7 +4,8 @@ Shapes: N captions, B pictures, H and W px of the model's input, T tokens, D wid
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -77,9 +78,11 @@ class Towers:
 
     @classmethod
     def _of(cls, network: Any, name: str, precision: Precision, device: str) -> "Towers":
+        with _quietly():
+            tokenizer = open_clip.get_tokenizer(name)
         return cls(
             model=network.eval().requires_grad_(requires_grad=False),
-            tokenizer=open_clip.get_tokenizer(name),
+            tokenizer=tokenizer,
             width=open_clip.get_model_config(name)["embed_dim"],
             dtype=_DTYPES[precision],
             device=torch.device(device),
@@ -182,9 +185,21 @@ def _unit(vectors: Tensor) -> Vectors:
 def _create(model: str, pretrained: str | None, precision: Precision, device: str, *, quick_gelu: bool = False) -> Any:
     if device != "cpu" and not torch.cuda.is_available():
         raise InputError(f"embed.device is {device}, but torch {torch.__version__} finds no GPU; set embed.device=cpu")
-    return open_clip.create_model(
-        model, pretrained, precision=precision, device=device, force_quick_gelu=quick_gelu, weights_only=True
-    )
+    with _quietly():
+        return open_clip.create_model(
+            model, pretrained, precision=precision, device=device, force_quick_gelu=quick_gelu, weights_only=True
+        )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """open_clip tells the root logger a dozen lines about each model."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _check_file(model: str, path: Path) -> None:

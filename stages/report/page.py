@@ -1,8 +1,8 @@
 """report.html: one page that needs no script, no network and no other file."""
 
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from itertools import groupby
+from pathlib import Path
 
 import polars as pl
 
@@ -28,7 +28,7 @@ def page(run: RunRoot) -> str:
         "head",
         Markup(f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
         element("title", title),
-        element("style", Markup(files("stages.report").joinpath("page.css").read_text(encoding="utf-8"))),
+        element("style", Markup(Path(__file__).with_name("page.css").read_text(encoding="utf-8"))),
     )
     body = element("body", element("main", element("h1", title), *_sections(run)))
     return Markup("<!doctype html>\n") + element("html", head, body, lang="en") + "\n"
@@ -51,3 +51,30 @@ def _sections(run: RunRoot) -> Iterator[Markup]:
 
 def _section(title: str, *content: Markup) -> Markup:
     return element("section", element("h2", title), *content)
+
+
+def _table(frame: pl.DataFrame) -> Markup:
+    """Empty for a frame without rows."""
+    if frame.is_empty():
+        return Markup()
+    flush = ["number" if is_number else "text" for is_number in numeric(frame)]
+    head = element("tr", *(element("th", heading(c), class_=side) for c, side in zip(frame.columns, flush, strict=True)))
+    body = [
+        element("tr", *(element("td", value, class_=side) for value, side in zip(row, flush, strict=True)))
+        for row in rows_of(frame)
+    ]
+    return element("div", element("table", element("thead", head), element("tbody", *body)), class_="wide")
+
+
+def _funnel(run: RunRoot) -> Markup:
+    """A bar a stage, as long as what came through is of what the first stage read."""
+    steps = counts.funnel(run)
+    reasons = {stage: list(rows) for stage, rows in groupby(counts.losses(run).rows(named=True), lambda r: r["stage"])}
+    first = [_bar("listed", steps["rows_in"][0], 1.0, "")] if steps.height else []
+    bars = [
+        _bar(step["outcome"], step["rows_out"], step["share_of_all"] or 0.0, _lost(step["lost"], reasons[step["stage"]]))
+        if step["lost"]
+        else _bar(step["outcome"], step["rows_out"], step["share_of_all"] or 0.0, "")
+        for step in steps.iter_rows(named=True)
+    ]
+    return joined(element("div", *first, *bars, class_="funnel"), _table(steps))

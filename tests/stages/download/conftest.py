@@ -91,6 +91,10 @@ class HostileHandler(BaseHTTPRequestHandler):
     def say_ok(self) -> None:
         self.answer(200, BODY)
 
+    def say_beyond(self) -> None:
+        self.answer(200, BODY)
+        self.send(BODY)
+
     def say_bytes(self) -> None:
         self.answer(200, b"x" * int(self.query["n"]))
 

@@ -46,7 +46,7 @@ def test_reason_of_a_status(status: int, reason: Reason | None) -> None:
         (pycurl.E_SSL_CONNECT_ERROR, Reason.TLS),
         (pycurl.E_URL_MALFORMAT, Reason.BAD_URL),
         (pycurl.E_FILESIZE_EXCEEDED, Reason.TOO_MANY_BYTES),
-        (pycurl.E_UNSUPPORTED_PROTOCOL, Reason.HTTP_UNEXPECTED),
+        (pycurl.E_UNSUPPORTED_PROTOCOL, Reason.CONNECTION),
     ],
 )
 def test_reason_of_an_error_of_curl(code: int, reason: Reason) -> None:

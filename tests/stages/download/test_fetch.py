@@ -191,7 +191,7 @@ def test_an_encoded_body_is_refused(server: Any) -> None:
         ("/status?n=304", Reason.HTTP_UNEXPECTED),
         ("/bytes?n=0", Reason.EMPTY_BODY),
         ("/short", Reason.CONNECTION),
-        ("/garbage", Reason.HTTP_UNEXPECTED),
+        ("/garbage", Reason.CONNECTION),
     ],
 )
 def test_reason_of_an_answer(server: Any, path: str, reason: Reason) -> None:
@@ -242,6 +242,13 @@ def test_a_slow_consumer_costs_no_deadline(server: Any) -> None:
 
 
 # Retries
+
+
+def test_bytes_beyond_the_announced_length_spoil_no_other_answer(server: Any) -> None:
+    urls = [server.url(path) for path in ["/beyond", "/ok"] * 20]
+    limits = limits_for(server, connections=1, retries=2, backoff_s=0.01)
+    bodies = {fetched.index: fetched.body for fetched in fetch_all(urls, limits)}
+    assert [bodies[index] for index in range(1, 40, 2)] == [BODY] * 20
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])

@@ -162,4 +162,4 @@ def test_threads_device_and_workers_may_change_between_resumes() -> None:
 def test_a_wrong_recipe_is_refused_before_anything_starts(tmp_path: Path, override: str, message: str) -> None:
     (tmp_path / "recipe.yaml").write_text("{}")
     with pytest.raises(RecipeError, match=message):
-        load_recipe(EmbedRecipe, [str(tmp_path / "recipe.yaml"), override])
+        load_recipe(EmbedRecipe, tmp_path / "recipe.yaml", [override])

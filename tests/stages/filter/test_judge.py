@@ -86,7 +86,7 @@ def test_a_source_overrides_field_by_field_also_within_text(tmp_path: Path) -> N
         "filter: {defaults: {min_clip_score: 0.3, text: {min_characters: 5, max_characters: 99}},"
         " sources: {ccs: {min_clip_score: null, text: {min_characters: 2}}, coyo: {text: null}}}"
     )
-    recipe = load_recipe(Recipe, [str(tmp_path / "recipe.yaml")]).filter
+    recipe = load_recipe(Recipe, tmp_path / "recipe.yaml").filter
     assert recipe.thresholds("another") == recipe.defaults
     ccs, coyo = recipe.thresholds("ccs"), recipe.thresholds("coyo")
     assert (ccs.min_clip_score, ccs.min_short_side_px) == (None, 64)
@@ -100,7 +100,7 @@ def test_the_resolved_recipe_reads_back_as_the_same_recipe(tmp_path: Path) -> No
     recipe = Recipe(filter=FilterRecipe(defaults=thresholds, sources={"ccs": Thresholds(max_nsfw=0.2)}))
     assert recipe.filter.thresholds("ccs") == Thresholds(min_clip_score=0.31, max_nsfw=0.2)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
-    assert load_recipe(Recipe, [str(tmp_path / "recipe.yaml")]) == recipe
+    assert load_recipe(Recipe, tmp_path / "recipe.yaml") == recipe
 
 
 # ── removals ──

@@ -23,8 +23,9 @@ Vectors = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Drawn(Stage[None]):
-    """Rows in clusters of norm 1, with captions near their images. Every twentieth row has the very vector of an earlier
-    one: half of these show the same image too (equal stored bytes), the others do not. first_row_id: 0 in a sound one."""
+    """Vectors of norm 1 in loose clusters, captions near their images. Every twentieth row has the very vector of the row
+    ten before; every second one of these shows the same image too (equal stored bytes). first_row_id: 0 in a sound one.
+    """
 
     rows: int
     width: int = 64
@@ -57,7 +58,7 @@ class Drawn(Stage[None]):
     def images(self) -> Vectors:
         rng = np.random.default_rng(self.seed)
         centers = rng.standard_normal((max(self.rows // 60, 1), self.width))
-        drawn = centers[rng.integers(len(centers), size=self.rows)] + 0.6 * rng.standard_normal((self.rows, self.width))
+        drawn = centers[rng.integers(len(centers), size=self.rows)] + rng.standard_normal((self.rows, self.width))
         drawn[20::20] = drawn[10::20][: len(drawn[20::20])]
         return unit(drawn)
 
@@ -89,7 +90,8 @@ class Drawn(Stage[None]):
 
 def unit(vectors: npt.NDArray[Any]) -> Vectors:
     wide = np.asarray(vectors, np.float64)
-    return (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float16)
+    normal: Vectors = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float16)
+    return normal
 
 
 def run_index(root: Path, corpus: Stage[Any], **recipe: Any) -> RunReport:

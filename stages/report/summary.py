@@ -1,0 +1,35 @@
+"""What was run: the few settings that a reader asks for first, and the whole recipe."""
+
+from collections.abc import Iterator
+
+import yaml
+
+from stages.report.markup import Markup, element, joined
+from stages.report.root import RunRoot
+from stages.report.scores import thresholds
+
+
+def summary(run: RunRoot) -> Markup:
+    lines = [joined(element("dt", name), element("dd", value)) for name, value in _lines(run)]
+    recipe = yaml.safe_dump(dict(run.recipe), sort_keys=False, allow_unicode=True) if run.recipe else ""
+    whole = element("details", element("summary", "The whole recipe"), element("pre", recipe)) if recipe else ""
+    return joined(element("dl", *lines), whole)
+
+
+def _lines(run: RunRoot) -> Iterator[tuple[str, str]]:
+    recipe = run.recipe
+    listed = (recipe.get("ingest") or {}).get("sources", [])
+    if listed:
+        yield "Sources", ", ".join(f"{source['name']} (preset {source['preset']})" for source in listed)
+    elif run.crawls != [run]:
+        yield "Pairs of", ", ".join(crawl.root for crawl in run.crawls)
+    if "embed" in recipe and run.crawls == [run]:
+        yield "Scored by", _model(recipe["embed"])
+    limits = thresholds(run)
+    if limits:
+        yield "Least CLIP score", ", ".join(f"{s}: {'any' if m is None else m}" for s, m in limits.items())
+    if "index_train" in run.stages:
+        yield "Index", run.stages["index_train"].plan.resolved["factory"]
+    for name, stage in run.stages.items():
+        if stage.folder.root != run.root:
+            yield f"{name} taken from", stage.folder.root

@@ -1,0 +1,90 @@
+"""`auto` gives an index that can be trained, and what cannot be made is refused before anything is written."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pipeline.errors import RecipeError
+from stages.index import IndexRecipe
+from stages.index.factory import choose
+from tests.stages.index.corpora import Drawn, run_index
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "factory"),
+    [
+        (100, 64, "IVF2,Flat"),
+        (700, 64, "IVF16,PQ16x4"),
+        (2_000, 512, "IVF32,PQ128x4"),
+        (11_000, 512, "IVF256,PQ128x4"),
+        (11_500, 512, "IVF256,PQ64"),
+        (200_000, 512, "IVF2048,PQ64"),
+        (1_000_000, 768, "IVF4096,PQ96"),
+        (119_000_000, 512, "IVF32768,PQ64"),
+        (200_000, 100, "IVF2048,PQ10"),
+        (200_000, 31, "IVF2048,PQ1"),
+    ],
+)
+def test_auto(rows: int, width: int, factory: str) -> None:
+    assert choose(IndexRecipe(), rows, width).factory == factory
+
+
+@given(st.integers(10, 300_000), st.integers(1, 1100), st.integers(1, 2000))
+def test_auto_is_never_refused_for_want_of_vectors(rows: int, width: int, queries: int) -> None:
+    choice = choose(IndexRecipe(queries=queries), rows, width)
+    assert choice.nlist == 1 or choice.nlist * 39 <= choice.sample <= rows - choice.queries
+    assert 1 <= choice.queries <= rows / 10
+
+
+@pytest.mark.parametrize(
+    ("recipe", "said"),
+    [
+        (
+            IndexRecipe(nlist=4096),
+            r"index: nlist 4096 needs 159,744 training vectors \(39 per list\), found 61,440. Set index.nlist ≤ 1575 or "
+            "add sources. Nothing was written.",
+        ),
+        (
+            IndexRecipe(factory="IVF2048,PQ64", queries=1000),
+            "Set the IVF number of index.factory ≤ 1575 or add sources",
+        ),
+        (IndexRecipe(nlist=64, train_sample=2000), "Set index.nlist ≤ 51 or raise index.train_sample"),
+        (
+            IndexRecipe(factory="IVF16,PQ64", train_sample=5000),
+            r"PQ64 needs 9,984 training vectors \(39 for each of its 256 centroids\), found 5,000",
+        ),
+        (IndexRecipe(factory="OPQ16,IVF16,PQ16x4", train_sample=5000), "needs 9,984 training vectors"),
+        (IndexRecipe(factory="IVF16,PQ60"), "for vectors 512 wide: .*should be a multiple of the number of subquant"),
+        (IndexRecipe(factory="IVF16,PQ"), "cannot be made by FAISS .*could not parse index string"),
+        (IndexRecipe(factory="Flat"), "IndexFlat is no inverted file"),
+        (IndexRecipe(factory="HNSW32"), "IndexHNSWFlat is no inverted file"),
+        (IndexRecipe(factory="IVF16,PQ16,RFlat"), "IndexRefineFlat is no inverted file"),
+        (IndexRecipe(factory="IVF16,PQ16x4fs"), "packs its codes in blocks.*without `fs`"),
+        (IndexRecipe(factory="IVF16,RaBitQfs"), "packs its codes in blocks"),
+        (IndexRecipe(factory="IVF16,ITQ,SH1.5"), "does not compare by inner product"),
+    ],
+)
+def test_what_cannot_be_trained_or_served_is_refused_with_the_reason(recipe: IndexRecipe, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        choose(recipe, rows=62_440, width=512)
+
+
+def test_a_refusal_leaves_nothing_in_the_root(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"nlist 100 needs 3,900 training vectors \(39 per list\), found 360"):
+        run_index(tmp_path, Drawn(rows=400, shards=1), nlist=100)
+    assert not (tmp_path / "index_train").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"factory": "IVF16,PQ16", "nlist": 8}, "nlist is 8, but factory 'IVF16,PQ16' names its own"),
+        ({"target_recall": 0.9}, "min_recall is 0.95, but the index is tuned to target_recall 0.9 only"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        IndexRecipe.model_validate(settings)
