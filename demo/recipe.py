@@ -16,6 +16,10 @@ class DemoRecipe(Section):
     urls: int = Field(3000, ge=200)
     port: int = Field(8791, ge=0)  # 0: any free one; the lists then differ from run to run
 
+    @property
+    def truth(self) -> Path:
+        return self.folder / "truth.parquet"
+
 
 @contextlib.contextmanager
 def demo_server(recipe: DemoRecipe | None) -> Iterator[None]:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from demo.encoder import EncoderRecipe, TrainEncoder
 from demo.recipe import DemoRecipe, demo_server
+from jobs.stats import show
 from pipeline.errors import PipelineError, RecipeError
 from pipeline.executor import executor_for
 from pipeline.progress import show_progress
@@ -20,8 +21,11 @@ from pipeline.storage import open_store
 from stages.download import Download, DownloadRecipe
 from stages.embed import OWN, Embed, EmbedRecipe
 from stages.filter import FilterRecipe, filter_stages
-from stages.index import IndexRecipe, index_stages
+from stages.index import IndexRecipe, QueryEncoder, Retriever, index_stages
 from stages.ingest import Count, IngestRecipe, Rows, check_sources
+from stages.report import tables, write_report
+
+EXAMPLES = 5
 
 
 class BuildIndexRecipe(Section):
@@ -76,7 +80,37 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     print(report)
+    if report.exit_code == 0:
+        say_what_was_made(recipe)
     return report.exit_code
+
+
+def say_what_was_made(recipe: BuildIndexRecipe) -> None:
+    from demo.truth import expected_reasons_met, score_separation
+
+    found = tables(recipe.root)
+    show({title: found[title] for title in ("funnel", "losses", "recall")})
+    if recipe.demo:
+        separation = score_separation(recipe.root, recipe.demo.truth)
+        met, expected = expected_reasons_met(recipe.root, recipe.demo.truth)
+        print(
+            f"Truth: the score separates mismatched captions with AUC {separation:.3f}; {met} of {expected} bad rows "
+            "left for exactly the reason that they should.\n"
+        )
+    retriever = Retriever(recipe.root)
+    encoder = QueryEncoder.of(retriever.corpus)
+    for example in range(min(EXAMPLES, retriever.corpus.rows)):
+        text = retriever.corpus.row(example * retriever.corpus.rows // EXAMPLES)["caption"]
+        ids, similarity = retriever.search(encoder.texts([text]), 3)
+        print(f"search: {text}")
+        for pair, cosine in zip(retriever.pairs(ids[ids >= 0]), similarity[0], strict=False):
+            print(f"  {cosine:.3f}  {pair['caption']}  ({pair['pair_id']})")
+    print(f"""
+Look next at
+  {write_report(recipe.root)}
+  python jobs/stats.py {recipe.root}
+  python jobs/search.py {recipe.root} --text "{text}"
+""")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ _CURL_REASONS = {
 def reason_of_curl(code: int) -> Reason:
     """The reason for curl's error `code`; what is not named above broke the connection.
 
-    That holds for an answer that is not HTTP/1 too: on a kept connection it is mostly what an earlier answer sent beyond
-    its announced length, and a second try gets another connection.
+    That holds for an answer that is not HTTP/1 too: on a kept connection it is mostly what an earlier answer sent
+    beyond its announced length, and a second try gets another connection.
     """
     return _CURL_REASONS.get(code, Reason.CONNECTION)
 

@@ -73,12 +73,6 @@ def encode(index: Any, vectors: npt.NDArray[np.float16]) -> tuple[npt.NDArray[np
     return numbers.view("<i8")[:, 0].astype(np.int32), encoded[:, prefix:]
 
 
-def list_sizes(added: Whole, nlist: int) -> Ids:
-    """(nlist,) vectors in each inverted list."""
-    lists = (added.read(shard).array("lists") for shard in added.shards)
-    return sum((np.bincount(numbers, minlength=nlist) for numbers in lists), np.zeros(nlist, np.int64))
-
-
 def _tasks(corpus: Whole, vectors_per_task: int) -> Iterator[Shard]:
     """Consecutive corpus shards, until there are enough vectors."""
     names: list[str] = []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,12 @@ from stages.embed import OWN, EmbedRecipe, open_towers
 from stages.filter import CorpusReader
 from stages.index.serving import Scores
 
-if TYPE_CHECKING:
-    from stages.embed.towers import Towers
-
 
 @dataclass(frozen=True)
 class QueryEncoder:
     """Shapes: Q queries, D width."""
 
-    towers: "Towers"
+    towers: Any  # as open_towers returns them
 
     @classmethod
     def of(cls, corpus: CorpusReader) -> "QueryEncoder":
@@ -42,7 +39,8 @@ class QueryEncoder:
 
     def texts(self, texts: Sequence[str]) -> Scores:
         """→ (Q, D) float32 of norm 1."""
-        return self.towers.encode_texts(texts)
+        vectors: Scores = self.towers.encode_texts(texts)
+        return vectors
 
     def pictures(self, paths: Sequence[Path]) -> Scores:
         """Picture files of any format that Pillow reads → (Q, D) float32 of norm 1.
@@ -51,7 +49,8 @@ class QueryEncoder:
         """
         import torch
 
-        return self.towers.encode_images(torch.from_numpy(np.stack([self._fit(path) for path in paths])))
+        vectors: Scores = self.towers.encode_images(torch.from_numpy(np.stack([self._fit(path) for path in paths])))
+        return vectors
 
     def _fit(self, path: Path) -> npt.NDArray[np.uint8]:
         from PIL import Image, ImageOps

@@ -16,10 +16,10 @@ from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.index.index_file import CorpusPart, IndexFile, ListRange
+from stages.index.lists import Lists
 from stages.index.plot import save_plot
-from stages.index.recall import Lists, Point, Queries, measure, prepare
+from stages.index.recall import Point, Queries, measure, prepare
 from stages.index.recipe import IndexRecipe
-from stages.index.same_image import same_image_rows
 from stages.index.serving import Serving
 from stages.index.train import ONLY, read_template
 from stages.index.tuning import TUNED_K, tune
@@ -63,7 +63,7 @@ class IndexReport(Stage[None]):
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         corpus, train, index = task.whole("corpus"), task.whole("index_train"), task.whole("index")
         lists = Lists.read(read_template(train), task.whole("index_add"))
-        images, serving = Vectors(corpus, "img_emb"), Serving(index)
+        images, serving = Vectors(corpus, "img_emb"), Serving.open(index)
         queries = held_out_queries(corpus, images, train.read(ONLY).array("queries"), lists)
         points, chosen = tune(
             lambda nprobe: [p for q in queries for p in measure(q, serving, images, nprobe)],
@@ -90,6 +90,8 @@ class IndexReport(Stage[None]):
 
 def held_out_queries(corpus: Whole, images: Vectors, rows: Ids, lists: Lists) -> list[Queries]:
     """rows (Q,): the held-out ones. By their images, and by their captions."""
+    from stages.index.same_image import same_image_rows  # with it comes polars
+
     same = same_image_rows(corpus, images, rows)
     captions = Vectors(corpus, "text_emb")
     return [

@@ -36,11 +36,8 @@ class Retriever:
         root = report.folder.root  # where the index was made, if it was taken from a base
         self.corpus = CorpusReader(root)
         self._images = Vectors(_same(root, "corpus", self.index.corpora[0].identity), "img_emb")
-        self._serving = Serving(_same(root, "index", self.index.index_identity))
-
-    @property
-    def width(self) -> int:
-        return self._images.width
+        self._serving = Serving.open(_same(root, "index", self.index.index_identity))
+        self.width = self._images.width
 
     def search(
         self, vectors: npt.ArrayLike, k: int, *, exclude: Sequence[Ids] | None = None, rerank: bool = True

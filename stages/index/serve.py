@@ -16,8 +16,8 @@ from pipeline.errors import InputError, RecipeError
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
-from stages.index.add import list_sizes
 from stages.index.factory import inverted_file
+from stages.index.lists import list_sizes
 from stages.index.recipe import IndexRecipe
 from stages.index.train import read_template
 from stages.index.vectors import Ids

@@ -5,7 +5,6 @@ Shapes: Q queries, D width, R candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,18 +18,18 @@ Scores = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Serving:
-    """A whole stage `index`. Every shard has all centroids and its own range of lists, so one search in each, with the
-    same number of probes, looks at what a single index would."""
+    """Every shard has all centroids and its own range of lists, so one search in each, with the same number of probes,
+    looks at what a single index would."""
 
-    index: Whole
+    shards: Sequence[Any]
 
-    @cached_property
-    def shards(self) -> list[Any]:
+    @classmethod
+    def open(cls, index: Whole) -> "Serving":
         """Raises InputError where a file is missing or has another size than was written."""
         import faiss
 
         flags = faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY
-        return [faiss.read_index(str(self.index.read(shard).path("serving")), flags) for shard in self.index.shards]
+        return cls([faiss.read_index(str(index.read(shard).path("serving")), flags) for shard in index.shards])
 
     def candidates(
         self, queries: Scores, count: int, nprobe: int, exclude: Sequence[Ids] | None = None

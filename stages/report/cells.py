@@ -11,13 +11,13 @@ def heading(column: str) -> str:
 
 
 def cell(column: str, value: Any) -> str:
-    """Shares in per cent, rows with a comma at the thousands, other figures with three digits that count."""
+    """Shares in per cent, rows with a comma at the thousands, other figures to three digits."""
     if value is None:
         return "–"
     if column.startswith("share"):
         return f"{value:.1%}"
     if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

@@ -27,7 +27,7 @@ def source_of(pair_id: str) -> pl.Expr:
 def funnel(run: RunRoot) -> pl.DataFrame:
     """share: of the stage's rows; share_of_all: of the rows that the first stage read."""
     rows = [_step(stage, outcome, run.stages[stage]) for stage, outcome in STEPS.items() if stage in run.stages]
-    frame = pl.DataFrame(rows, schema=FUNNEL)
+    frame = pl.DataFrame(rows, schema=FUNNEL, orient="row")
     return frame.with_columns(
         share=_ratio("rows_out", pl.col("rows_in")),
         share_of_all=_ratio("rows_out", pl.col("rows_in").first()),
@@ -54,7 +54,7 @@ def losses(run: RunRoot) -> pl.DataFrame:
     """A row a stage and reason, the commonest first: rows, share of the stage's rows, and the rows of each source."""
     by_source = [files.rejects().with_columns(source_of("pair_id"), stage=pl.lit(s)) for s, files in run.stages.items()]
     per_source = pl.concat(by_source).group_by("stage", "reason", "source").len().collect(engine="streaming")
-    wide = per_source.with_columns("of " + pl.col("source")).pivot(
+    wide = per_source.with_columns(source="of " + pl.col("source")).pivot(
         "source", index=["stage", "reason"], values="len", sort_columns=True
     )
     counted = pl.DataFrame(list(_losses(run)), schema=LOSSES, orient="row")

@@ -42,12 +42,13 @@ def kept(run: RunRoot) -> list[Example]:
 
 
 def left(run: RunRoot) -> list[Example]:
-    """Up to PER_REASON of every stage and reason, in the order of the stages."""
+    """Up to PER_REASON of every stage and reason, the commonest first."""
     found = [pl.DataFrame(schema=CHOSEN)]
     for stage, files in run.stages.items():
-        by_reason = files.rejects().group_by("reason").agg(pl.col("pair_id", "detail").bottom_k_by(DRAWN, PER_REASON))
-        rows = by_reason.explode("pair_id", "detail").sort("reason", "pair_id").with_columns(stage=pl.lit(stage))
-        found.append(rows.select(list(CHOSEN)).collect(engine="streaming"))
+        drawn = pl.col("pair_id", "detail").bottom_k_by(DRAWN, PER_REASON)
+        by_reason = files.rejects().group_by("reason").agg(drawn, rows=pl.len()).explode("pair_id", "detail")
+        rows = by_reason.sort("rows", "reason", "pair_id", descending=[True, False, False])
+        found.append(rows.with_columns(stage=pl.lit(stage)).select(list(CHOSEN)).collect(engine="streaming"))
     return _examples(run, pl.concat(found))
 
 

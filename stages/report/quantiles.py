@@ -23,7 +23,7 @@ MEASURES = (
     Measure("short side as stored", "px", "download", pl.min_horizontal("width", "height")),
     Measure("picture as fetched", "bytes", "download", pl.when(pl.col("reason").is_null()).then(pl.col("bytes"))),
     Measure("picture as stored", "bytes", "download", pl.col("image_bytes")),
-    Measure("fetch, failed ones too", "ms", "download", pl.col("fetch_ms")),
+    Measure("time to fetch, or to fail", "ms", "download", pl.col("fetch_ms")),
 )
 
 

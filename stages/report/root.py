@@ -123,7 +123,7 @@ class RunRoot:
         return {str(shard.path(name)): shard for shard in found.committed()} if found else {}
 
 
-def scan(paths: Sequence[str], schema: pa.Schema) -> pl.LazyFrame:
+def scan(paths: list[str], schema: pa.Schema) -> pl.LazyFrame:
     """The tables one after another; an empty one where there is none."""
     if paths:
         return pl.scan_parquet(paths)

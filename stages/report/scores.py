@@ -2,9 +2,10 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from pipeline.recipe import Json
@@ -13,6 +14,7 @@ from stages.report.counts import source_of
 from stages.report.root import RunRoot
 
 BINS = 200  # over the cosine's whole range, −1…1
+EDGES = np.linspace(-1, 1, BINS + 1)
 BELOW, ABOVE, LIMIT = "#c9ced6", "#3b6ea5", "#b03a2e"
 
 Thresholds = Mapping[str, float | None]
@@ -42,26 +44,29 @@ def histogram_picture(counted: pl.DataFrame, limits: Thresholds) -> bytes:
 
     panels = _panels(counted, limits)
     figure = Figure(figsize=(9, 0.5 + 2.2 * len(panels)), dpi=130, layout="constrained")
-    low, high = int(counted["bin"].min()) - 2, int(counted["bin"].max()) + 3  # type: ignore[arg-type]
-    for number, (limit, sources) in enumerate(panels.items()):
-        axes = figure.add_subplot(len(panels), 1, number + 1)
-        rows = np.zeros(BINS)
-        for _, place, found in counted.filter(pl.col("source").is_in(sources)).iter_rows():
-            rows[place] += found
-        edges = np.linspace(-1, 1, BINS + 1)
-        is_below = edges[:-1] < (-1 if limit is None else limit)
-        axes.bar(edges[:-1], rows, 2 / BINS, align="edge", color=np.where(is_below, BELOW, ABOVE))
-        axes.set_xlim(edges[max(low, 0)], edges[min(high, BINS)])
-        axes.set_ylabel("pairs")
-        axes.spines[["top", "right"]].set_visible(False)
+    every_axes = figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0]
+    for axes, (limit, sources) in zip(every_axes, panels.items(), strict=True):
+        _draw(axes, _rows_by_bin(counted.filter(pl.col("source").is_in(sources))), limit)
         axes.set_title(", ".join(sources), loc="left", fontsize=10)
-        if limit is not None:
-            axes.axvline(limit, color=LIMIT, linewidth=1.5, label=f"min_clip_score {limit:g}")
-            axes.legend(frameon=False)
+    axes.set_xlim(EDGES[counted["bin"].to_numpy().min()] - 0.02, EDGES[counted["bin"].to_numpy().max() + 1] + 0.02)
     axes.set_xlabel("clip_score")
     written = io.BytesIO()
     figure.savefig(written, format="png")
     return written.getvalue()
+
+
+def _rows_by_bin(counted: pl.DataFrame) -> npt.NDArray[np.float64]:
+    return np.bincount(counted["bin"].to_numpy(), counted["rows"].to_numpy(), BINS)
+
+
+def _draw(axes: Any, rows: npt.NDArray[np.float64], limit: float | None) -> None:
+    colours = [BELOW if limit is not None and edge < limit else ABOVE for edge in EDGES[:-1]]
+    axes.bar(EDGES[:-1], rows, 2 / BINS, align="edge", color=colours)
+    axes.set_ylabel("pairs")
+    axes.spines[["top", "right"]].set_visible(False)
+    if limit is not None:
+        axes.axvline(limit, color=LIMIT, linewidth=1.5, label=f"min_clip_score {limit:g}")
+        axes.legend(frameon=False)
 
 
 def _panels(counted: pl.DataFrame, limits: Thresholds) -> Mapping[float | None, Sequence[str]]:
@@ -69,3 +74,14 @@ def _panels(counted: pl.DataFrame, limits: Thresholds) -> Mapping[float | None, 
     for source in counted["source"].unique().sort():
         panels.setdefault(limits.get(source), []).append(source)
     return panels
+
+
+def meaning(limits: Thresholds) -> str:
+    """What the scores decided, to stand beside the histogram."""
+    if not limits:
+        return "Nothing has been judged yet, so no threshold is drawn."
+    free = [source for source, limit in limits.items() if limit is None]
+    if len(free) == len(limits):
+        return "min_clip_score is null for every source: no pair was kept or rejected for its score."
+    told = "Pairs left of the line were rejected for their score, unless another rule had come first."
+    return f"{told} Of {', '.join(free)} any score is allowed." if free else told

@@ -24,7 +24,9 @@ def _lines(run: RunRoot) -> Iterator[tuple[str, str]]:
     elif run.crawls != [run]:
         yield "Pairs of", ", ".join(crawl.root for crawl in run.crawls)
     if "embed" in recipe and run.crawls == [run]:
-        yield "Scored by", _model(recipe["embed"])
+        embed = recipe["embed"]
+        own = embed["model"] == "encoder"
+        yield "Scored by", "the encoder that this run trained" if own else f"{embed['model']}, {embed['pretrained']}"
     limits = thresholds(run)
     if limits:
         yield "Least CLIP score", ", ".join(f"{s}: {'any' if m is None else m}" for s, m in limits.items())

@@ -16,8 +16,7 @@ from pipeline.executor import Executor, LocalExecutor
 from pipeline.failpoints import STEPS
 from pipeline.run import Base, Run, RunReport
 from pipeline.stage import Shard
-from pipeline.stage_run import StageRun
-from pipeline.writer import Job, Task, ShardWriter, make_shard
+from pipeline.writer import Job, ShardWriter, Task, make_shard
 from tests.toys import ROWS, Numbers, Squares, Total, data_of, everything_in, toy_stages
 
 
@@ -190,5 +189,4 @@ def test_chained_stages_do_not_wait_for_each_other(tmp_path: Path) -> None:
 def test_a_stage_that_needs_an_unknown_input_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="squares needs numbers"):
         run(tmp_path, Squares())
-    assert StageRun  # the message comes before anything is made
     assert not list(tmp_path.iterdir())

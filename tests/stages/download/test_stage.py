@@ -1,4 +1,4 @@
-"""The stage on the demo's web: every row ends once, with the reason that the truth table names, in a layout others read."""
+"""The stage on the demo's web: every row ends once, for the reason in the truth table, in a layout that others read."""
 
 import hashlib
 import io

@@ -23,8 +23,8 @@ Vectors = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Drawn(Stage[None]):
-    """Vectors of norm 1 in loose clusters, captions near their images. Every twentieth row has the very vector of the row
-    ten before; every second one of these shows the same image too (equal stored bytes). first_row_id: 0 in a sound one.
+    """Vectors of norm 1 in loose clusters, captions near their images. Every twentieth row has the very vector of the
+    row ten before; every second one of these shows the same image too (equal stored bytes). first_row_id: 0 if sound.
     """
 
     rows: int

@@ -10,7 +10,7 @@ from stages.index.add import encode
 from stages.index.factory import empty_index, inverted_file
 from tests.stages.index.corpora import Drawn
 
-VECTORS = Drawn(rows=900, width=16).images
+VECTORS = Drawn(rows=400, width=16).images
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,10 @@ VECTORS = Drawn(rows=900, width=16).images
 )
 def test_encode_writes_what_add_stores(factory: str) -> None:
     index = empty_index(factory, 16)
-    index.train(VECTORS.astype(np.float32))
-    lists, codes = encode(index, VECTORS)
-    index.add_with_ids(VECTORS.astype(np.float32), np.arange(len(VECTORS)))
+    with limit_threads(1):
+        index.train(VECTORS.astype(np.float32))
+        lists, codes = encode(index, VECTORS)
+        index.add_with_ids(VECTORS.astype(np.float32), np.arange(len(VECTORS)))
     ivf = inverted_file(index)
     for number in range(ivf.nlist):
         size = ivf.invlists.list_size(number)

@@ -32,7 +32,7 @@ class Tied(Drawn):
 class Told(Drawn):
     """Rows with given columns."""
 
-    columns: tuple[Mapping[str, Any], ...] = ()
+    columns: tuple[dict[str, Any], ...] = ()
 
     def row(self, number: int) -> dict[str, Any]:
         return super().row(number) | self.columns[number]

@@ -10,7 +10,10 @@ import pytest
 
 from pipeline.commits import Whole
 from pipeline.errors import InputError
-from stages.index import Retriever
+from pipeline.executor import LocalExecutor
+from pipeline.run import Base, Run
+from stages.index import IndexRecipe, Retriever, index_stages
+from stages.index.train import read_template
 from tests.stages.index.corpora import Drawn, index, run_index
 
 CORPUS = Drawn(rows=3000)
@@ -40,9 +43,9 @@ def held_out(root: str) -> Ids:
     return Whole.open(root, "index_train").read("000000").array("queries")
 
 
-def shows_same_image(row: int) -> list[int]:
-    image = CORPUS.row(row)["stored_sha256"]
-    return [other for other in range(CORPUS.rows) if CORPUS.row(other)["stored_sha256"] == image]
+def showing_same_image(rows: Ids) -> list[Ids]:
+    stored = np.array([CORPUS.row(row)["stored_sha256"] for row in range(CORPUS.rows)])
+    return [np.flatnonzero(stored == stored[row]) for row in rows]
 
 
 def served(root: str) -> list[Any]:
@@ -63,13 +66,13 @@ def test_probing_and_reranking_everything_is_exact_search_with_ties_by_row_id(
     root: str, similarity: npt.NDArray[np.float64]
 ) -> None:
     everything = Retriever(root, nprobe=64, depth=CORPUS.rows)
-    ids, cosines = everything.search(CORPUS.images, 20)
-    np.testing.assert_array_equal(ids, ordered(similarity, 20))
-    np.testing.assert_array_equal(cosines, np.take_along_axis(similarity, ids, axis=1).astype(np.float32))
+    ids, cosines = everything.search(CORPUS.images[::10], 20)
+    np.testing.assert_array_equal(ids, ordered(similarity[::10], 20))
+    np.testing.assert_array_equal(cosines, np.take_along_axis(similarity[::10], ids, axis=1).astype(np.float32))
 
 
 def test_several_serving_shards_find_what_one_faiss_index_finds(root: str) -> None:
-    whole = faiss.read_index(str(Whole.open(root, "index_train").read("000000").path("template")))
+    whole = read_template(Whole.open(root, "index_train"))
     images = CORPUS.images.astype(np.float32)
     whole.add_with_ids(images, np.arange(CORPUS.rows))
     whole.nprobe = 5
@@ -83,13 +86,13 @@ def test_several_serving_shards_find_what_one_faiss_index_finds(root: str) -> No
 def test_other_codes_and_transforms_are_served_as_faiss_itself_would(factory: str, tmp_path: Path) -> None:
     corpus = Drawn(rows=1200, shards=2)
     root = index(tmp_path, corpus, factory=factory, serving_shards=1, vectors_per_task=700, min_recall=None)
-    whole = faiss.read_index(str(Whole.open(root, "index_train").read("000000").path("template")))
+    whole = read_template(Whole.open(root, "index_train"))
     images = corpus.images.astype(np.float32)
     whole.add_with_ids(images, np.arange(corpus.rows))
     faiss.extract_index_ivf(whole).nprobe = 3
     scores, _ = whole.search(images[:100], 10)
     _, found = Retriever(root, nprobe=3).search(images[:100], 10, rerank=False)
-    np.testing.assert_array_equal(found, scores)
+    np.testing.assert_allclose(found, scores, rtol=1e-5)  # a rotation rounds other batches otherwise
 
 
 def test_excluded_rows_are_not_found_and_others_take_their_place(
@@ -164,12 +167,12 @@ def test_the_same_corpus_and_recipe_give_the_same_bytes(root: str, tmp_path: Pat
 
 def test_the_reported_recall_is_that_of_the_retriever(root: str, similarity: npt.NDArray[np.float64]) -> None:
     retriever, queries = Retriever(root), held_out(root)
-    same = [shows_same_image(row) for row in queries]
+    same = showing_same_image(queries)
     vectors = {"image": CORPUS.images[queries], "text": CORPUS.captions[queries]}
     for said in retriever.index.recall:
         query = vectors[str(said["direction"])].astype(np.float64)
         exact = query @ CORPUS.images.astype(np.float64).T
-        ids, _ = retriever.search(query, int(said["k"]), exclude=[np.array(rows) for rows in same])
+        ids, _ = retriever.search(query, int(said["k"]), exclude=same)
         hits = []
         for row, rows, found in zip(exact, same, ids, strict=True):
             kth = np.sort(np.delete(row, rows))[-int(said["k"])]
@@ -182,15 +185,15 @@ def test_the_reported_coverage_is_the_share_of_neighbors_in_the_nearest_lists(
     root: str, similarity: npt.NDArray[np.float64]
 ) -> None:
     retriever, queries = Retriever(root), held_out(root)
-    template = faiss.read_index(str(Whole.open(root, "index_train").read("000000").path("template")))
+    template = read_template(Whole.open(root, "index_train"))
     centroids = template.quantizer.reconstruct_n(0, template.nlist)
     images = CORPUS.images.astype(np.float32)
     lists = np.argmax(images @ centroids.T, axis=1)
     probed = np.argsort(-(images[queries] @ centroids.T), axis=1)[:, : retriever.nprobe]
     inside = []
-    for row, near in zip(queries, probed, strict=True):
+    for row, near, same in zip(queries, probed, showing_same_image(queries), strict=True):
         left = similarity[row].copy()
-        left[shows_same_image(row)] = -np.inf
+        left[same] = -np.inf
         inside += [lists[neighbor] in near for neighbor in ordered(left[None], 2)[0]]
     said = next(r for r in retriever.index.recall if r["direction"] == "image" and r["k"] == 2)
     assert said["coverage"] == pytest.approx(np.mean(inside))
@@ -220,6 +223,25 @@ def test_without_a_floor_it_is_kept_with_the_best_that_it_reaches(tmp_path: Path
     root = index(tmp_path, CORPUS, factory="IVF8,PQ2x4", target_recall=1.0, min_recall=None)
     said = next(r for r in Retriever(root).index.recall if r["direction"] == "image" and r["k"] == 2)
     assert 0.3 < said["recall"] < 1
+
+
+# ── where it lies ──
+
+
+def test_serving_files_are_memory_mapped(root: str) -> None:
+    retriever = Retriever(root)
+    retriever.search(CORPUS.images[:1], 1)
+    mapped = Path("/proc/self/maps").read_text()
+    assert all(str(path) in mapped for path in Path(root, "index", "data", "shards").iterdir())
+
+
+def test_a_run_that_takes_the_corpus_from_a_base_has_an_index_of_its_own(root: str, tmp_path: Path) -> None:
+    stages = [CORPUS, *index_stages(IndexRecipe(vectors_per_task=1000, serving_shards=1))]
+    Run(str(tmp_path), stages, Base(root=root)).execute(LocalExecutor())
+    ours, theirs = Retriever(str(tmp_path)), Retriever(root)
+    assert (len(ours.index.list_ranges), len(theirs.index.list_ranges)) == (1, 3)
+    queries = CORPUS.images[:50]
+    np.testing.assert_array_equal(ours.search(queries, 2), theirs.search(queries, 2))
 
 
 # ── what goes wrong ──
