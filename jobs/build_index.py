@@ -17,7 +17,6 @@ from pipeline.progress import show_progress
 from pipeline.recipe import Section, dump_recipe, load_recipe, recipe_arguments
 from pipeline.run import Base, Run
 from pipeline.stage import Stage
-from pipeline.storage import open_store
 from stages.download import Download, DownloadRecipe
 from stages.embed import OWN, Embed, EmbedRecipe
 from stages.filter import FilterRecipe, filter_stages
@@ -73,9 +72,8 @@ def main(argv: Sequence[str]) -> int:
             faults = check_sources(recipe.ingest) if recipe.ingest else []
             if faults:
                 raise RecipeError("\n".join(faults))
-            open_store(recipe.root).create("recipe.yaml", dump_recipe(recipe).encode())
             executor = executor_for(recipe.engine, recipe.cpus)
-            report = Run(recipe.root, recipe.stages(), recipe.base).execute(executor)
+            report = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe)).execute(executor)
     except PipelineError as error:
         print(error, file=sys.stderr)
         return error.exit_code

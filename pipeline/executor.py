@@ -65,10 +65,9 @@ def executor_for(engine: Literal["ray", "local"], cpus: int | None = None) -> Ex
     """ray joins the cluster that the environment names, else starts an embedded one with that many CPUs."""
     if engine == "local":
         return LocalExecutor()
-    from pipeline import ray_executor
+    from pipeline.ray_executor import RayExecutor
 
-    ray_executor.connect(cpus)
-    return ray_executor.RayExecutor()
+    return RayExecutor(cpus)
 
 
 @dataclass

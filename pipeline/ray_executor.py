@@ -82,8 +82,10 @@ class _InFlight:
 
 @dataclass
 class RayExecutor:
-    """Call `connect` first. Stages that need more than the cluster has wait for it to grow."""
+    """Connects when the first shard is to be placed, so that a finished run needs no Ray. Stages that need more than the
+    cluster has wait for it to grow. cpus: of an embedded Ray; None: the machine's."""
 
+    cpus: int | None = None
     _jobs: dict[str, Any] = field(default_factory=dict)  # stage → its Job in the object store
     _flying: dict[Any, _InFlight] = field(default_factory=dict)  # by reference
     _tasks: Counter[str] = field(default_factory=Counter)  # stage → in flight
@@ -92,6 +94,8 @@ class RayExecutor:
     _total: tuple[float, dict[str, float]] = (0.0, {})
 
     def room(self, job: Job) -> int:
+        if not ray.is_initialized():
+            connect(self.cpus)
         if job.stage.stateful:
             return CALLS_PER_ACTOR * self._wanted_actors(job) - sum(len(a.calls) for a in self._actors[job.stage.name])
         window = max(8, int(2 * self._resources().get("CPU", 1) / max(job.stage.resources.cpus, 0.1)))

@@ -7,7 +7,7 @@ the list of what failed.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,7 +57,7 @@ class Run:
     root: str
     stages: Sequence[Stage[Any]]
     base: Base | None = None
-    after: Callable[[str], None] = lambda stage: None  # called when a stage is whole
+    recipe: str = ""  # as text; kept beside the stages once they accept it
     _raises: Counter[str] = field(default_factory=Counter)
     _deaths: Counter[str] = field(default_factory=Counter)
 
@@ -65,6 +65,8 @@ class Run:
         """Raises FingerprintMismatch, RecipeError or InputError before any shard is started; a failing shard is in the
         report, not an exception."""
         runs = self._connect()
+        self._advance(runs, executor)
+        self._keep_recipe()
         in_flight = 0
         with Progress(runs) as progress:
             try:
@@ -109,6 +111,10 @@ class Run:
         if unknown:
             raise RecipeError(f"base.accept names {unknown[0]!r}; the stages are {', '.join(runs)}")
 
+    def _keep_recipe(self) -> None:
+        if self.recipe:
+            open_store(self.root).write("recipe.yaml", self.recipe.encode())
+
     def _advance(self, runs: Sequence[StageRun], executor: Executor) -> None:
         """Prepare and finish whatever can be, in order: finishing one stage may let the next be planned."""
         for run in runs:
@@ -117,7 +123,6 @@ class Run:
                 run.prepare(root, accept)
             if run.job and run.complete and not run.whole and self._inputs_whole(run) and run.finish():
                 executor.finish(run.job)
-                self.after(run.name)
 
     def _inputs_whole(self, run: StageRun) -> bool:
         return all(isinstance(u, StageFolder) or u.whole for u in run.upstream.values())

@@ -45,6 +45,21 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """True: this call made the file. False: it was there already, untouched."""
+        temporary = self._write_beside(path, data)
+        try:
+            os.link(temporary, Path(self.root, path))
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        # The folder is not synced: a record that a power cut takes back is a shard that is made again.
+        return True
+
+    def write(self, path: str, data: bytes) -> None:
+        """Whole, in place of what was there."""
+        self._write_beside(path, data).rename(Path(self.root, path))
+
+    def _write_beside(self, path: str, data: bytes) -> Path:
         final = Path(self.root, path)
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
@@ -52,14 +67,7 @@ class LocalStore:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.link(temporary, final)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink()
-        # The folder is not synced: a record that a power cut takes back is a shard that is made again.
-        return True
+        return temporary
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -129,6 +137,9 @@ class ObjectStore:
         except FileExistsError:
             return False
         return True
+
+    def write(self, path: str, data: bytes) -> None:
+        self._fs.pipe_file(self._full(path), data)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -45,9 +45,5 @@ def write_report(root: str) -> str:
     from stages.report.page import page
     from stages.report.root import RunRoot
 
-    html, store = page(RunRoot(root)), open_store(root)
-    with store.scratch() as folder:
-        written = folder / PAGE
-        written.write_text(html, encoding="utf-8")
-        store.put({written: PAGE})
+    open_store(root).write(PAGE, page(RunRoot(root)).encode())
     return f"{root.rstrip('/')}/{PAGE}"

@@ -96,7 +96,8 @@ def work(run: RunRoot) -> pl.DataFrame:
         files.stats.select(pl.lit(stage).alias("stage"), pl.len().alias("shards"), pl.col(*WORK).sum())
         for stage, files in run.stages.items()
     ]
-    return pl.concat(totals).with_columns(rows_per_s=_ratio("rows_in", pl.col("seconds")))
+    has_rows = pl.when(pl.col("rows_in") > 0)
+    return pl.concat(totals).with_columns(rows_per_s=has_rows.then(_ratio("rows_in", pl.col("seconds"))))
 
 
 WORK = ("rows_in", "rows_out", "seconds", "bytes")

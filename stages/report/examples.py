@@ -62,6 +62,8 @@ def _examples(run: RunRoot, chosen: pl.DataFrame) -> list[Example]:
         suffix=" as embedded",
     )
     known = known.with_columns(caption=pl.coalesce("caption as embedded", "caption"))
+    # A second crawl of what a first one failed to fetch has the same pairs: the picture counts.
+    known = known.sort("image_offset", nulls_last=True).unique("pair_id", keep="first", maintain_order=True)
     rows = chosen.join(known, on="pair_id", how="left", maintain_order="left")
     return [_example(row, places) for row in rows.iter_rows(named=True)]
 

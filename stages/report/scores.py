@@ -56,7 +56,9 @@ def histogram_picture(counted: pl.DataFrame, limits: Thresholds) -> bytes:
 
 
 def _rows_by_bin(counted: pl.DataFrame) -> npt.NDArray[np.float64]:
-    return np.bincount(counted["bin"].to_numpy(), counted["rows"].to_numpy(), BINS)
+    rows = np.zeros(BINS)
+    np.add.at(rows, counted["bin"].to_numpy(), counted["rows"].to_numpy())
+    return rows
 
 
 def _draw(axes: Any, rows: npt.NDArray[np.float64], limit: float | None) -> None:

@@ -46,6 +46,13 @@ def test_what_was_put_is_read_back_listed_and_deleted(store: Store) -> None:
     assert store.list("nothing here") == {}
 
 
+def test_a_write_takes_the_place_of_what_was_there(store: Store) -> None:
+    for content in (b"first", b"second"):
+        store.write("recipe.yaml", content)
+        assert store.read("recipe.yaml") == content
+    assert set(store.list("")) == {"recipe.yaml"}
+
+
 def test_a_second_create_leaves_the_first_content(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     assert store.create("plan.json", b"first")

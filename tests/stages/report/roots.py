@@ -21,7 +21,9 @@ from stages.filter import FilterRecipe, filter_stages
 from stages.index import IndexRecipe, index_stages
 from tests.stages.filter.making import WIDTH, Downloaded, Embedded, Made, Picture, in_shards, unit
 
-HOSTILE = "</p></figure><script>alert(1)</script><img src=x onerror='alert(2)'>\"'&lt;\u202e<!-- <style>"
+HOSTILE = (
+    "\" onload=\"alert(0)\"></p></figure><script>alert(1)</script><img src=x onerror='alert(2)'>'&lt;\u202e<!-- <style>"
+)
 INDEX = IndexRecipe(min_recall=None)
 
 

@@ -3,14 +3,18 @@
 import base64
 import io
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from stages.filter import FilterRecipe
+from pipeline.reasons import Reason
+from stages.filter import FilterRecipe, Thresholds
 from stages.report import write_report
+from stages.report.page import page
+from stages.report.root import RunRoot
 from tests.stages.filter.making import crawl, filtered, in_shards
 from tests.stages.report.roots import HOSTILE, make_pairs, take_back
 
@@ -55,15 +59,12 @@ def read(root: str) -> Reader:
 
 @pytest.fixture(scope="module")
 def finished(root: str) -> Reader:
-    from stages.report.page import page
-    from stages.report.root import RunRoot
-
     return Reader(page(RunRoot(root)))
 
 
 def test_hostile_captions_and_urls_stay_text(finished: Reader) -> None:
     assert HOSTILE in finished.text
-    assert any(text.startswith("https://x.example/</p>") for text in finished.text)
+    assert any(text.startswith('https://x.example/" onload') for text in finished.text)
     assert not finished.elements.keys() & {"script", "iframe", "link", "object", "form", "a"}
     assert finished.elements["style"] == 1
     assert not [name for name, _ in finished.attributes if name.startswith("on")]
@@ -94,6 +95,15 @@ def test_the_same_root_makes_the_same_page(tmp_path: Path) -> None:
     root = filtered(tmp_path, FilterRecipe(), in_shards(make_pairs(), 20))
     pages = [Path(write_report(root)).read_bytes() for _ in range(2)]
     assert pages[0] == pages[1]
+
+
+def test_a_pair_that_only_the_second_crawl_fetched_is_shown(tmp_path: Path) -> None:
+    pairs = [replace(pair, reason=None) for pair in make_pairs(20)]
+    failed = [replace(pair, reason=Reason.DNS) for pair in pairs]
+    roots = tuple(crawl(tmp_path / name, [made]) for name, made in (("first", failed), ("second", pairs)))
+    both = filtered(tmp_path / "both", FilterRecipe(inputs=roots, defaults=Thresholds(min_clip_score=None)))
+    Path(both, "recipe.yaml").write_text(f"filter: {{inputs: [{', '.join(roots)}]}}")
+    assert [picture.format for picture in read(both).pictures].count("JPEG") > 12
 
 
 def test_a_running_root_has_a_page_too(tmp_path: Path) -> None:
