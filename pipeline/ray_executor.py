@@ -82,8 +82,8 @@ class _InFlight:
 
 @dataclass
 class RayExecutor:
-    """Connects when the first shard is to be placed, so that a finished run needs no Ray. Stages that need more than the
-    cluster has wait for it to grow. cpus: of an embedded Ray; None: the machine's."""
+    """Connects when the first shard is to be placed, so that a finished run needs no Ray. Stages that need more than
+    the cluster has wait for it to grow. cpus: of an embedded Ray; None: the machine's."""
 
     cpus: int | None = None
     _jobs: dict[str, Any] = field(default_factory=dict)  # stage → its Job in the object store

@@ -90,6 +90,21 @@ PAIRS = pa.schema(
 JUDGED = pa.schema([*list(PAIRS)[1:], pa.field("embedded_row", pa.int32(), nullable=False)])
 """A kept pair before it has a row id, and its row in the embed shard's matrices."""
 
+RECALL = pa.schema(
+    [
+        pa.field("direction", pa.string(), nullable=False),  # image → image, or text → image
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("nprobe", pa.int32(), nullable=False),
+        pa.field("depth", pa.int32()),  # vectors re-ranked; null: by the codes alone
+        pa.field("recall", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),  # 95 % interval of recall
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("coverage", pa.float64(), nullable=False),  # exact neighbours that lie in the probed lists
+        pa.field("codes_scanned", pa.float64(), nullable=False),  # a query, on average
+        pa.field("cost_us", pa.float64(), nullable=False),  # a query, modelled
+    ]
+)
+
 STATS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -110,6 +125,7 @@ EVERY_SCHEMA = {
     "embedded": EMBEDDED,
     "judged": JUDGED,
     "pairs": PAIRS,
+    "recall": RECALL,
     "rejects": REJECTS,
     "stats": STATS,
 }

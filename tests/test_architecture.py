@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 OURS = ("pipeline", "stages", "jobs", "model", "demo")
 MAY_IMPORT = {
     "pipeline": {"pipeline"},
-    "demo": {"demo", "pipeline"},
+    "demo": {"demo", "pipeline", "stages"},
     "stages": {"stages", "pipeline"},
     "jobs": set(OURS),
     "model": {"model"},

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pipeline.commits import Whole
 from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
+from pipeline.schemas import RECALL
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.index.index_file import CorpusPart, IndexFile, ListRange
@@ -24,21 +25,6 @@ from stages.index.serving import Serving
 from stages.index.train import ONLY, read_template
 from stages.index.tuning import TUNED_K, tune
 from stages.index.vectors import Ids, Vectors
-
-REPORT = pa.schema(
-    [
-        pa.field("direction", pa.string(), nullable=False),  # image → image, or text → image
-        pa.field("k", pa.int32(), nullable=False),
-        pa.field("nprobe", pa.int32(), nullable=False),
-        pa.field("depth", pa.int32()),  # vectors re-ranked; null: by the codes alone
-        pa.field("recall", pa.float64(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),  # 95 % interval of recall
-        pa.field("high", pa.float64(), nullable=False),
-        pa.field("coverage", pa.float64(), nullable=False),  # exact neighbours that lie in the probed lists
-        pa.field("codes_scanned", pa.float64(), nullable=False),  # a query, on average
-        pa.field("cost_us", pa.float64(), nullable=False),  # a query, modelled
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -73,7 +59,7 @@ class IndexReport(Stage[None]):
         self._refuse_below_floor(chosen, len(queries[0].vectors), len(lists.sizes))
         found = _index_file(corpus, train, index, points, chosen)
         out.json("index", "index_{stem}.json", found.model_dump(mode="json"))
-        out.table("report", "report_{stem}.parquet", pa.Table.from_pylist([*map(asdict, points)], schema=REPORT))
+        out.table("report", "report_{stem}.parquet", pa.Table.from_pylist([*map(asdict, points)], schema=RECALL))
         save_plot(points, chosen, self.recipe.target_recall, out.file("plot", "report_{stem}.png"))
         return Counts(corpus.rows, corpus.rows, {"recall": chosen.recall, "nprobe": chosen.nprobe})
 

@@ -18,6 +18,7 @@ from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.run import Run
 from pipeline.schemas import URLS
+from pipeline.writer import Job
 from stages.ingest import Count, Rows
 from stages.ingest.checks import caption_fault, path_fault, prefilter_fault, url_fault
 from tests.stages.ingest.ingesting import ingest, recipe_of, write_json, write_parquet, write_tar, write_text
@@ -319,12 +320,13 @@ def test_a_list_that_changes_after_it_was_counted_is_not_read(tmp_path: Path) ->
     recipe = recipe_of(cc3m(path))
     root = str(tmp_path / "root")
 
-    def grow(stage: str) -> None:
-        write_text(tmp_path / "a.tsv", "a\thttp://a.b/\n" * 2)
+    class Growing(LocalExecutor):
+        def finish(self, job: Job) -> None:
+            write_text(tmp_path / "a.tsv", "a\thttp://a.b/\n" * 2)
 
     stages = [Count(recipe), Rows(recipe)]
     assert stages[1].settings()  # as the driver does first
-    report = Run(root, stages, after=grow).execute(LocalExecutor())
+    report = Run(root, stages).execute(Growing())
     assert report.exit_code == 1
     assert "a.tsv changed after its rows were counted" in str(report)
 

@@ -1,0 +1,47 @@
+"""docs/formats.md, printed from the schemas:    python -m pipeline.formats > docs/formats.md"""
+
+import re
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline import schemas
+
+WHERE = {
+    "urls": "ingest_rows/data/{shard}-{attempt}.parquet",
+    "downloaded": "download/data/{shard}-{attempt}.parquet, beside its tar",
+    "embedded": "embed/data/{shard}-{attempt}.parquet, row-aligned with img_emb/ and text_emb/",
+    "judged": "filter_judge/data/{shard}-{attempt}.parquet",
+    "pairs": "corpus/data/metadata/metadata_{shard}-{attempt}.parquet, row-aligned with img_emb/ and text_emb/",
+    "recall": "index_report/data/report_{shard}-{attempt}.parquet",
+    "rejects": "every stage: rejects/{shard}-{attempt}.parquet",
+    "stats": "every stage: stats.parquet, one row a shard",
+}
+
+
+COLUMN = re.compile(r'pa\.field\("(\w+)".*\),  # (.*)')
+
+
+def markdown() -> str:
+    """Raises KeyError where a schema has no place in WHERE."""
+    comments = _comments(Path(schemas.__file__).read_text(encoding="utf-8"))
+    comments["JUDGED"] = comments["PAIRS"] | comments.get("JUDGED", {})
+    head = "# Formats\n\nPrinted from pipeline/schemas.py by `python -m pipeline.formats`. A run root holds:\n"
+    tables = [_table(name, schema, comments[name.upper()]) for name, schema in schemas.EVERY_SCHEMA.items()]
+    return "\n".join([head, *tables])
+
+
+def _comments(source: str) -> dict[str, dict[str, str]]:
+    """Schema → column → what the comment behind it says."""
+    blocks = re.findall(r"^([A-Z]+) = pa\.schema\((.*?)^\)", source, re.DOTALL | re.MULTILINE)
+    return {name: dict(COLUMN.findall(block)) for name, block in blocks}
+
+
+def _table(name: str, schema: pa.Schema, comments: dict[str, str]) -> str:
+    rows = [f"| {f.name} | {f.type}{' or null' if f.nullable else ''} | {comments.get(f.name, '')} |" for f in schema]
+    return "\n".join([f"## {name}\n", f"`{WHERE[name]}`\n", "| column | type | |", "| --- | --- | --- |", *rows, ""])
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())
