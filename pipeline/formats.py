@@ -26,7 +26,7 @@ COLUMN = re.compile(r'pa\.field\("(\w+)".*\),  # (.*)')
 def markdown() -> str:
     """Raises KeyError where a schema has no place in WHERE."""
     comments = _comments(Path(schemas.__file__).read_text(encoding="utf-8"))
-    comments["JUDGED"] = comments["PAIRS"] | comments.get("JUDGED", {})
+    comments["JUDGED"] |= comments["PAIRS"]
     head = "# Formats\n\nPrinted from pipeline/schemas.py by `python -m pipeline.formats`. A run root holds:\n"
     tables = [_table(name, schema, comments[name.upper()]) for name, schema in schemas.EVERY_SCHEMA.items()]
     return "\n".join([head, *tables])
@@ -34,8 +34,8 @@ def markdown() -> str:
 
 def _comments(source: str) -> dict[str, dict[str, str]]:
     """Schema → column → what the comment behind it says."""
-    blocks = re.findall(r"^([A-Z]+) = pa\.schema\((.*?)^\)", source, re.DOTALL | re.MULTILINE)
-    return {name: dict(COLUMN.findall(block)) for name, block in blocks}
+    _, *parts = re.split(r"^([A-Z]+) = ", source, flags=re.MULTILINE)
+    return {name: dict(COLUMN.findall(block)) for name, block in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def _table(name: str, schema: pa.Schema, comments: dict[str, str]) -> str:
