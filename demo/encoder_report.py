@@ -46,18 +46,21 @@ def recall(queries: Vectors, answers: Vectors) -> dict[str, float]:
 def zero_shot(
     towers: Towers, pairs: Pairs, images: Vectors, attribute: str, values: Sequence[str], rng: Random
 ) -> float:
-    """Share of pictures whose nearest class has their value of the attribute."""
-    classes = np.stack([_class_vector(towers, {attribute: value}, rng) for value in values])
+    """Share of pictures whose nearest class has their value of the attribute. A class is the mean of PROMPTS captions,
+    which differ from another class's in nothing else."""
+    prompts = [(random_scene(rng), rng.choice(PHRASINGS)) for _ in range(PROMPTS)]
+    classes = [
+        towers.encode_texts([caption(_with(scene, attribute, value), phrasing) for scene, phrasing in prompts])
+        for value in values
+    ]
+    found = (images @ np.mean(classes, axis=1).T).argmax(axis=1)
     truth = [values.index(getattr(scene, attribute)) for scene in pairs.scenes]
-    return round(float(((images @ classes.T).argmax(axis=1) == truth).mean()), 4)
+    return round(float((found == truth).mean()), 4)
 
 
-def _class_vector(towers: Towers, attributes: Mapping[str, Any], rng: Random) -> Vectors:
-    """(D,), of norm 1: the mean of captions that have the attributes and differ in all else."""
-    scenes = [replace(random_scene(rng), **attributes) for _ in range(PROMPTS)]
-    mean = towers.encode_texts([caption(scene, rng.choice(PHRASINGS)) for scene in scenes]).mean(axis=0)
-    vector: Vectors = mean / np.linalg.norm(mean)
-    return vector
+def _with(scene: Scene, attribute: str, value: str) -> Scene:
+    changed: dict[str, Any] = {attribute: value}
+    return replace(scene, **changed)
 
 
 def unlike(scenes: Sequence[Scene], rng: Random) -> list[int]:

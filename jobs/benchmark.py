@@ -24,7 +24,7 @@ from pipeline.recipe import Json
 from pipeline.run import Run
 from pipeline.schemas import DOWNLOADED
 from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
-from pipeline.threads import limit_threads
+from pipeline.threads import set_threads
 from pipeline.writer import Job, ShardWriter, Task, make_shard
 
 if TYPE_CHECKING:
@@ -153,10 +153,10 @@ def _embed_rates(
         tokens = towers.tokenize(_captions(download))
 
         def bare() -> None:
-            with limit_threads(cores):
-                for _ in range(0, pictures, batch):
-                    towers.encode_images(pixels)
-                towers.encode_tokens(tokens, batch)
+            set_threads(cores)
+            for _ in range(0, pictures, batch):
+                towers.encode_images(pixels)
+            towers.encode_tokens(tokens, batch)
 
         for repetition in range(REPETITIONS + 1):
             job = Job(Embed(recipe), StageFolder(root, f"embed{repetition}"), {"download": download}, "", {})

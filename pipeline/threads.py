@@ -2,17 +2,19 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+_now: int | None = None
 
 
-@contextmanager
-def limit_threads(threads: int) -> Iterator[None]:
-    """Holds for libraries that are loaded and, through the environment, for those that `process` loads."""
+def set_threads(threads: int) -> None:
+    """Of this process: for libraries that are loaded and, through the environment, for those that are loaded later."""
+    global _now
+    if threads == _now:
+        return  # threadpoolctl looks through every loaded library: 1 ms a shard
     from threadpoolctl import threadpool_limits
 
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
-    with threadpool_limits(limits=threads):
-        yield
+    threadpool_limits(limits=threads)
+    _now = threads

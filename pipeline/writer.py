@@ -22,7 +22,7 @@ from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.schemas import REJECTS
 from pipeline.stage import Counts, Need, Shard, Stage
-from pipeline.threads import limit_threads
+from pipeline.threads import set_threads
 
 REJECTS_FILE = "rejects"
 
@@ -142,7 +142,8 @@ def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
         return job.folder.record(shard.id)[0]
     started = time.monotonic()
     task = Task(job, shard)
-    with job.folder.store.scratch() as folder, limit_threads(job.stage.resources.threads):
+    set_threads(job.stage.resources.threads)
+    with job.folder.store.scratch() as folder:
         out = ShardWriter(shard.id, folder)
         try:
             failpoint(job.stage.name, "process")
@@ -155,8 +156,8 @@ def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
 
 def open_state(job: Job, shard: Shard) -> Any:
     """What a stage keeps in a process, opened for the first shard that the process makes."""
-    with limit_threads(job.stage.resources.threads):
-        return job.stage.open(Task(job, shard))
+    set_threads(job.stage.resources.threads)
+    return job.stage.open(Task(job, shard))
 
 
 def _check(stage: str, shard: str, counts: Counts, out: ShardWriter) -> None:

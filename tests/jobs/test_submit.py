@@ -109,7 +109,7 @@ def test_the_demo_runs_as_a_submitted_job_in_both_forms(head: Head, tmp_path: Pa
     kept = pl.read_parquet(tmp_path / "root" / "corpus" / "data" / "metadata" / "*.parquet").height
     assert kept > 50
     records = {path: path.read_bytes() for path in (tmp_path / "root").glob("*/commits/*.json")}
-    bare = head.submit("jobs/build_index.py", *[f"'{argument}'" for argument in arguments])
+    bare = head.submit("jobs/build_index.py", *arguments)
     assert bare.returncode == 0, bare.stdout[-3000:]
     assert {path: path.read_bytes() for path in (tmp_path / "root").glob("*/commits/*.json")} == records
 

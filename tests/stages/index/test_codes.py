@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.threads import limit_threads
+from pipeline.threads import set_threads
 from stages.index.add import encode
 from stages.index.factory import empty_index, inverted_file
 from tests.stages.index.corpora import Drawn
@@ -19,10 +19,10 @@ VECTORS = Drawn(rows=400, width=16).images
 )
 def test_encode_writes_what_add_stores(factory: str) -> None:
     index = empty_index(factory, 16)
-    with limit_threads(1):
-        index.train(VECTORS.astype(np.float32))
-        lists, codes = encode(index, VECTORS)
-        index.add_with_ids(VECTORS.astype(np.float32), np.arange(len(VECTORS)))
+    set_threads(1)
+    index.train(VECTORS.astype(np.float32))
+    lists, codes = encode(index, VECTORS)
+    index.add_with_ids(VECTORS.astype(np.float32), np.arange(len(VECTORS)))
     ivf = inverted_file(index)
     for number in range(ivf.nlist):
         size = ivf.invlists.list_size(number)
@@ -39,8 +39,3 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     broken[7, 3] = np.nan
     with pytest.raises(InputError, match="img_emb holds values that are not finite"):
         encode(index, broken)
-
-
-def test_a_stages_number_of_threads_holds_for_faiss() -> None:
-    with limit_threads(1):
-        assert faiss.omp_get_max_threads() == 1
