@@ -21,7 +21,7 @@ from demo.pictures import Picture, encode
 from demo.scenes import PHRASINGS, Scene, caption, random_scene
 from stages.embed.towers import Towers
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipeline.encoder")  # jobs show what `pipeline` has to say
 
 MAX_SCALE = math.log(100)  # of the logits; the paper's bound
 WARM_UP = 10  # steps

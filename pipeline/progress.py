@@ -54,14 +54,17 @@ class Progress:
         self._shards[run.name] += 1
         self._rows_in[run.name] += record.rows_in
         self._rows_out[run.name] += record.rows_out
-        if run.complete:
+        if run.complete and not self._live:
             log.info(self._line(run))
 
     def trouble(self, name: str, cause: str) -> None:
-        log.warning("%s: %s", name, cause.strip())
+        if self._live:
+            self._live.console.print(f"{name}: {cause.strip()}", markup=False, highlight=False)
+        else:
+            log.warning("%s: %s", name, cause.strip())
 
     def tick(self) -> None:
-        if time.monotonic() < self._next_line:
+        if self._live or time.monotonic() < self._next_line:
             return
         self._next_line = time.monotonic() + LOG_EVERY_S
         for run in self._runs:

@@ -29,7 +29,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
 Vectors = np.ndarray[Any, np.dtype[np.float32]]
 Precision = Literal["fp32", "bf16"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("pipeline.embed")
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _CHARACTERS_PER_TOKEN = 26

@@ -12,12 +12,10 @@ import pytest
 
 from jobs import build_index, search, stats
 from pipeline.commits import Whole
+from tests.jobs.main_job import AFTER, CRAWL, RECIPE, small
 from tests.toys import data_of
 
-RECIPE = str(Path(__file__).parents[2] / "jobs" / "recipes" / "demo.yaml")
 PORT = 18791  # of the demo's server; the fixture's lists bear it
-CRAWL = ("encoder", "ingest_count", "ingest_rows", "download")
-AFTER = ("embed", "filter_judge", "corpus", "index_train", "index_add", "index", "index_report")
 PAIRS = ("ingest_rows", "download", "embed", "filter_judge", "corpus", "index_add", "index")
 
 
@@ -28,22 +26,7 @@ class Made:
 
     def arguments(self, root: Path, *overrides: str) -> list[str]:
         lists = self.root.parent / "lists"
-        return [RECIPE, *small(root, lists), *overrides]
-
-
-def small(root: Path, lists: Path) -> list[str]:
-    sources = [f"{{name: {name}, preset: {name}, files: ['{lists}/{name}.tsv']}}" for name in ("cc3m", "cc12m")]
-    return [
-        f"root={root}",
-        "engine=local",
-        f"demo={{folder: {lists}, seed: 5, urls: 400, port: {PORT}}}",
-        f"ingest={{shard_size: 100, sources: [{', '.join(sources)}]}}",
-        f"download.allow=['127.0.0.1:{PORT}', '127.0.0.1:1']",
-        "download.deadline_s=2",
-        "encoder={steps: 3, batch: 50}",
-        "filter={shard_rows: 90, defaults: {min_clip_score: null}}",
-        "index.min_recall=null",
-    ]
+        return [RECIPE, *small(root, lists, PORT), *overrides]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.print", lambda *words, **_: said.append(" ".join(map(str, words))))
-        assert build_index.main([RECIPE, *small(folder / "root", folder / "lists")]) == 0
+        assert build_index.main([RECIPE, *small(folder / "root", folder / "lists", PORT)]) == 0
     return Made(folder / "root", "\n".join(said))
 
 

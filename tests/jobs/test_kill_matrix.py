@@ -1,0 +1,45 @@
+"""Every step of the commit × every stage of the main job: killed there and run again, the root is the same."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs import build_index
+from pipeline.failpoints import STEPS
+from tests.jobs.main_job import AFTER, CRAWL, RECIPE, small
+from tests.toys import data_of
+
+ROOT = Path(__file__).parents[2]
+PORT = 18792
+STAGES = (*CRAWL, *AFTER)
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("quiet")
+    assert build_index.main([RECIPE, *small(folder / "root", folder / "lists", PORT)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_at_any_step_of_any_stage_and_run_again_the_root_is_the_same(
+    stage: str, step: str, quiet: Path, tmp_path: Path
+) -> None:
+    for done in STAGES[: STAGES.index(stage)]:
+        shutil.copytree(quiet / "root" / done, tmp_path / done)
+    arguments = [RECIPE, *small(tmp_path, quiet / "lists", PORT)]
+    environment = os.environ | {"REVILM_FAILPOINT": f"{stage}:{step}", "PYTHONPATH": str(ROOT)}
+    died = subprocess.run([sys.executable, "jobs/build_index.py", *arguments], cwd=ROOT, env=environment, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert build_index.main(arguments) == 0
+    for made in STAGES:
+        for (shard, name), data in data_of(str(quiet / "root"), made).items():
+            if (made, name) != ("download", "pairs"):  # that table holds the milliseconds of each fetch
+                assert data_of(str(tmp_path), made)[shard, name] == data, (made, shard, name)
