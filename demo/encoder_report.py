@@ -32,7 +32,6 @@ def report(trained: Trained, seed: int) -> Mapping[str, Json]:
         "matched": _quantiles(matched),
         "mismatched": _quantiles(mismatched),
         "losses": list(trained.losses),
-        "seconds": trained.seconds,
     }
 
 

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from demo.encoder import EncoderRecipe, TrainEncoder
 from demo.recipe import DemoRecipe, demo_server
 from jobs.stats import show
-from pipeline.errors import PipelineError, RecipeError
+from pipeline.errors import RecipeError, reporting_errors
 from pipeline.executor import executor_for
 from pipeline.progress import show_progress
 from pipeline.recipe import Section, dump_recipe, load_recipe, recipe_arguments
@@ -63,20 +63,17 @@ class BuildIndexRecipe(Section):
         return [*stages, *filter_stages(self.filter), *index_stages(self.index)]
 
 
+@reporting_errors
 def main(argv: Sequence[str]) -> int:
     given = recipe_arguments(__doc__).parse_args(argv)
     show_progress()
-    try:
-        recipe = load_recipe(BuildIndexRecipe, given.recipe, given.overrides)
-        with demo_server(recipe.demo):
-            faults = check_sources(recipe.ingest) if recipe.ingest else []
-            if faults:
-                raise RecipeError("\n".join(faults))
-            executor = executor_for(recipe.engine, recipe.cpus)
-            report = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe)).execute(executor)
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    recipe = load_recipe(BuildIndexRecipe, given.recipe, given.overrides)
+    with demo_server(recipe.demo):
+        faults = check_sources(recipe.ingest) if recipe.ingest else []
+        if faults:
+            raise RecipeError("\n".join(faults))
+        executor = executor_for(recipe.engine, recipe.cpus)
+        report = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe)).execute(executor)
     print(report)
     if report.exit_code == 0:
         say_what_was_made(recipe)

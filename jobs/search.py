@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.errors import PipelineError
+from pipeline.errors import reporting_errors
 from stages.index import QueryEncoder, Retriever
 
 
@@ -28,6 +28,7 @@ def search(asked: argparse.Namespace) -> None:
             (asked.save / f"{rank:03}-{pair['pair_id']}.jpg").write_bytes(retriever.corpus.picture(pair))
 
 
+@reporting_errors
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", help="a run whose index is finished")
@@ -36,11 +37,7 @@ def main(argv: Sequence[str]) -> int:
     query.add_argument("--image", type=Path, help="a picture that they should be like")
     parser.add_argument("--k", type=int, choices=range(1, 1001), metavar="1…1000", default=5, help="how many (5)")
     parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the found JPEGs here, by rank and pair id")
-    try:
-        search(parser.parse_args(argv))
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    search(parser.parse_args(argv))
     return 0
 
 

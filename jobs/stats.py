@@ -1,15 +1,13 @@
 #!/usr/bin/env python
-"""What a run did: rows and losses stage by stage, sizes, scores, recall, time. Works on a running root too.
+"""What a run did: rows and losses stage by stage, sizes, scores, recall, time. Works on a running root too."""
 
-python jobs/stats.py ROOT [--json]
-"""
-
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
+from pipeline.errors import reporting_errors
 from stages.report import tables
 
 if TYPE_CHECKING:
@@ -35,18 +33,14 @@ def show(frames: "Mapping[str, pl.DataFrame]") -> None:
         console.print(table, "")
 
 
+@reporting_errors
 def main(argv: Sequence[str]) -> int:
-    options = {argument for argument in argv if argument.startswith("-")}
-    roots = [argument for argument in argv if argument not in options]
-    if len(roots) != 1 or options - {"--json"}:
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        found = tables(roots[0])
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    if options:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", help="a run, finished or not")
+    parser.add_argument("--json", action="store_true", help="one object of all tables, for programs")
+    given = parser.parse_args(argv)
+    found = tables(given.root)
+    if given.json:
         print(json.dumps({title: frame.to_dicts() for title, frame in found.items()}, indent=1))
     else:
         show(found)

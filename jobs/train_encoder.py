@@ -10,25 +10,22 @@ from collections.abc import Sequence
 from demo.encoder import TrainEncoder
 from jobs.build_index import BuildIndexRecipe
 from pipeline.commits import Whole
-from pipeline.errors import PipelineError, RecipeError
+from pipeline.errors import RecipeError, reporting_errors
 from pipeline.executor import executor_for
 from pipeline.progress import show_progress
 from pipeline.recipe import load_recipe, recipe_arguments
 from pipeline.run import Run
 
 
+@reporting_errors
 def main(argv: Sequence[str]) -> int:
     given = recipe_arguments(__doc__).parse_args(argv)
     show_progress()
-    try:
-        recipe = load_recipe(BuildIndexRecipe, given.recipe, given.overrides)
-        if recipe.encoder is None:
-            raise RecipeError(f"{given.recipe} has no encoder section; `encoder: {{}}` takes the defaults")
-        stage = TrainEncoder(recipe.encoder)
-        report = Run(recipe.root, [stage], recipe.base).execute(executor_for(recipe.engine, recipe.cpus))
-    except PipelineError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
+    recipe = load_recipe(BuildIndexRecipe, given.recipe, given.overrides)
+    if recipe.encoder is None:
+        raise RecipeError(f"{given.recipe} has no encoder section; `encoder: {{}}` takes the defaults")
+    stage = TrainEncoder(recipe.encoder)
+    report = Run(recipe.root, [stage], recipe.base).execute(executor_for(recipe.engine, recipe.cpus))
     if report.exit_code == 0:
         whole = Whole.open(recipe.root, stage.name)
         (shard,) = whole.shards

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -26,6 +26,7 @@ from pipeline.errors import InputError
 from pipeline.recipe import Json, Section
 from pipeline.storage import Store, open_store
 
+Kept = TypeVar("Kept", bound=Section)
 PLAN, MANIFEST, STATS, TAKEN = "plan.json", "manifest.json", "stats.parquet", "taken.json"
 
 
@@ -84,6 +85,10 @@ class Taken(Section):
     identity: str
 
 
+def record_path(shard: str) -> str:
+    return f"commits/{shard}.json"
+
+
 @dataclass(frozen=True)
 class StageFolder:
     """root/<stage>, wherever it lies."""
@@ -96,23 +101,34 @@ class StageFolder:
         return open_store(f"{self.root.rstrip('/')}/{self.stage}")
 
     def plan(self) -> StagePlan | None:
-        return StagePlan.model_validate_json(self.store.read(PLAN)) if self.store.size(PLAN) else None
+        return self._read(StagePlan, PLAN)
 
     def manifest(self) -> Manifest | None:
-        return Manifest.model_validate_json(self.store.read(MANIFEST)) if self.store.size(MANIFEST) else None
+        return self._read(Manifest, MANIFEST)
 
     def taken(self) -> Taken | None:
-        return Taken.model_validate_json(self.store.read(TAKEN)) if self.store.size(TAKEN) else None
+        return self._read(Taken, TAKEN)
+
+    def _read(self, kind: type[Kept], path: str) -> Kept | None:
+        """None where there is no such file. Raises InputError where it is not what it should be."""
+        if self.store.size(path) is None:
+            return None
+        try:
+            return kind.model_validate_json(self.store.read(path))
+        except ValidationError:
+            raise InputError(f"{self.root}/{self.stage}/{path} cannot be read; remove it to make it again") from None
 
     def committed(self) -> set[str]:
-        """The shards that are done, by listing alone. An empty record (a disk was full) is removed."""
-        sizes = self.store.list("commits")
-        self.store.delete(f"commits/{name}" for name, size in sizes.items() if not size)
-        return {name.removesuffix(".json") for name, size in sizes.items() if size and name[0] != "."}
+        """The shards that are done, by listing alone."""
+        return {name.removesuffix(".json") for name, size in self.store.list("commits").items() if size}
+
+    def remove_empty_records(self) -> None:
+        """What a full disk leaves; no writer makes one, so none is at work on it."""
+        self.store.delete(f"commits/{name}" for name, size in self.store.list("commits").items() if not size)
 
     def record(self, shard: str) -> tuple[CommitRecord, str]:
         """The record and its sha256. Raises InputError where it cannot be read as one of this stage."""
-        path = f"commits/{shard}.json"
+        path = record_path(shard)
         data = self.store.read(path)
         try:
             record = CommitRecord.model_validate_json(data)
@@ -184,10 +200,15 @@ class Whole:
     @lru_cache(maxsize=16)  # a manifest never changes, and one of 75,000 shards takes 0.2 s to parse
     def open(cls, root: str, stage: str) -> "Whole":
         """Raises InputError where the stage is not whole."""
-        folder = resolve_folder(root, stage)
+        folder, taken = resolve_folder(root, stage), StageFolder(root, stage).taken()
         manifest = folder.manifest()
         if manifest is None:
             raise InputError(f"{root}/{stage} is not whole (no {MANIFEST}); run its job again to finish it")
+        if taken and taken.identity != manifest.identity:
+            raise InputError(
+                f"{root}/{stage} was taken from {taken.root}, which was made anew since: its identity was "
+                f"{taken.identity[:12]} and is {manifest.identity[:12]}. Start a new root on it."
+            )
         return cls(folder, manifest)
 
     @property

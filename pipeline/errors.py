@@ -8,6 +8,10 @@ PipelineError
 A fault of a single row is never an exception: it is a reject (pipeline/reasons.py).
 """
 
+import functools
+import sys
+from collections.abc import Callable, Sequence
+
 
 class PipelineError(Exception):
     exit_code = 1
@@ -27,3 +31,20 @@ class FingerprintMismatch(PipelineError):
 
 class ShardFailed(PipelineError):
     exit_code = 1
+
+
+def reporting_errors(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence[str]], int]:
+    """For a job's main: an error that a person is meant to read is one line on stderr and its exit code."""
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str]) -> int:
+        try:
+            return main(argv)
+        except PipelineError as error:
+            sys.stderr.write(f"{error}\n")
+            return error.exit_code
+        except KeyboardInterrupt:
+            sys.stderr.write("Interrupted. The same command continues; what is done is kept.\n")
+            return 130
+
+    return run

@@ -1,5 +1,6 @@
 """What a stage's result depends on, in a form that can be compared field by field."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,7 +12,9 @@ from pipeline.stage import Stage
 
 def parts_of(stage: Stage[Any], inputs: Mapping[str, str]) -> dict[str, Json]:
     """inputs: key → the input's fingerprint where shards are chained, its identity where it is needed whole."""
-    return {"version": stage.version, "settings": dict(stage.settings()), "inputs": dict(inputs)}
+    parts = {"version": stage.version, "settings": dict(stage.settings()), "inputs": dict(inputs)}
+    read_back: dict[str, Json] = json.loads(json.dumps(parts))  # as a stored plan has them: lists, no tuples
+    return read_back
 
 
 def fingerprint_of(parts: Mapping[str, Json]) -> str:
@@ -25,7 +28,7 @@ def refuse_other(root: str, stage: str, made: Json, wanted: Json) -> None:
     if fields:
         raise FingerprintMismatch(
             f"{root}/{stage} was made with other settings: {fields}. Restore them, or give a new root "
-            f"(with base.root={root} it takes over every stage that is the same). Nothing was changed."
+            f"(with base.root={root} it takes over every stage that is the same). What was made is untouched."
         )
 
 

@@ -12,27 +12,30 @@ import ray
 from ray import exceptions
 
 from pipeline.commits import CommitRecord
+from pipeline.errors import RecipeError
 from pipeline.executor import Call, Died, Done, Outcome, Raised
+from pipeline.progress import show_progress
 from pipeline.stage import Resources, Shard
 from pipeline.writer import Job, make_shard, open_state
 
 log = logging.getLogger("pipeline")
 
 CALLS_PER_ACTOR = 2  # one runs, one waits; a dying actor takes its queue with it
-GONE = (
-    exceptions.WorkerCrashedError,
-    exceptions.RayActorError,
-    exceptions.OutOfMemoryError,
-    exceptions.NodeDiedError,
-    exceptions.ObjectLostError,
-)
 
 
 def connect(cpus: int | None) -> None:
     """Join the cluster that Ray's own environment names, else start an embedded one on this machine."""
     logging.getLogger("ray").setLevel(logging.WARNING)
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(address="auto", log_to_driver=True)
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        if address.startswith("http"):
+            raise RecipeError(
+                f"RAY_ADDRESS is {address}: that is for `ray job submit`; unset it to run on this machine"
+            )
+        try:
+            ray.init(address="auto", log_to_driver=True)
+        except ConnectionError as error:
+            raise RecipeError(f"no Ray cluster answers at RAY_ADDRESS {address}: {error}") from None
         return
     # An embedded run would else leave a token behind that a later `ray start` on this machine demands.
     os.environ.setdefault("RAY_AUTH_MODE", "disabled")
@@ -54,12 +57,14 @@ class Worker:
         self._opened = False
 
     def make(self, shard: Shard) -> CommitRecord:
+        show_progress()
         if not self._opened:
             self._state, self._opened = open_state(self._job, shard), True
         return make_shard(self._job, shard, self._state)
 
 
 def _make(job: Job, shard: Shard) -> CommitRecord:
+    show_progress()
     return make_shard(job, shard, open_state(job, shard))
 
 
@@ -70,7 +75,7 @@ _make_remotely = ray.remote(_make)
 class _Actor:
     handle: Any
     calls: list[Any] = field(default_factory=list)  # references, the running one first
-    dead: bool = False
+    killed_by: Any = None  # the reference that ran when it died
 
 
 @dataclass(frozen=True)
@@ -106,22 +111,21 @@ class RayExecutor:
         if name not in self._jobs:
             self._jobs[name] = ray.put(call.job)
         if call.job.stage.stateful:
-            actor: _Actor | None = self._freest_actor(call.job)
-            assert actor is not None
+            actor = self._freest_actor(call.job)
             reference = actor.handle.make.options(name=call.name).remote(call.shard)
             actor.calls.append(reference)
         else:
-            actor = None
-            options = _options(call.job.stage.resources) | {"name": call.name, "scheduling_strategy": "SPREAD"}
+            options = self._options(call.job.stage.resources) | {"name": call.name, "scheduling_strategy": "SPREAD"}
             reference = _make_remotely.options(**options, max_retries=0).remote(self._jobs[name], call.shard)
             self._tasks[name] += 1
-        self._flying[reference] = _InFlight(call, actor, self._nodes)
+        self._flying[reference] = _InFlight(call, actor if call.job.stage.stateful else None, self._nodes)
 
     def wait(self) -> list[Outcome]:
         ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=1)
         if ready:
             ready, _ = ray.wait(list(self._flying), num_returns=len(self._flying), timeout=0)
-        return [self._outcome(reference) for reference in ready]
+        # In the order of submission: of an actor's calls the earlier one was the one that ran.
+        return [self._outcome(reference) for reference in [r for r in self._flying if r in set(ready)]]
 
     def finish(self, job: Job) -> None:
         for actor in self._actors.pop(job.stage.name, []):
@@ -134,8 +138,16 @@ class RayExecutor:
                 ray.cancel(reference, force=True)
         for actor in [actor for actors in self._actors.values() for actor in actors]:
             ray.kill(actor.handle)
-        self._flying.clear()
-        self._actors.clear()
+        for kept in (self._flying, self._actors, self._jobs, self._tasks):
+            kept.clear()
+
+    def _options(self, resources: Resources) -> dict[str, Any]:
+        """An embedded Ray cannot grow, so there a stage gets what the machine has; its threads stay as declared."""
+        cpus, memory = resources.cpus, resources.memory_gib * 2**30
+        if not os.environ.get("RAY_ADDRESS"):
+            total = self._resources()
+            cpus, memory = min(cpus, total.get("CPU", cpus)), min(memory, total.get("memory", memory))
+        return {"num_cpus": cpus, "num_gpus": resources.gpus, "memory": int(memory)}
 
     def _resources(self) -> dict[str, float]:
         """The cluster's totals, asked for once a second: an autoscaled cluster grows under the run."""
@@ -159,7 +171,7 @@ class RayExecutor:
         actors = self._actors[job.stage.name]
         idle = next((actor for actor in actors if not actor.calls), None)
         if idle is None and len(actors) < self._wanted_actors(job):
-            options = _options(job.stage.resources)
+            options = self._options(job.stage.resources)
             # On a machine with one CPU the actor must leave it to the tasks that feed it.
             options["num_cpus"] = min(options["num_cpus"], max(0, self._resources().get("CPU", 1) - 1))
             idle = _Actor(ray.remote(Worker).options(**options, max_restarts=0).remote(self._jobs[job.stage.name]))
@@ -168,31 +180,31 @@ class RayExecutor:
 
     def _outcome(self, reference: Any) -> Outcome:
         flying = self._flying.pop(reference)
-        was_running = self._leave_queue(flying, reference)
         try:
             return Done(flying.call, ray.get(reference))
         except exceptions.RayTaskError as error:
             return Raised(flying.call, str(error))  # the traceback on the worker
-        except GONE as error:
-            if flying.actor:
-                self._bury(flying.actor, flying.call)
-            return Died(flying.call, str(error), counted=was_running and not self._lost_a_node(flying))
+        except exceptions.RayError as error:
+            counted = self._was_running(flying, reference) and not self._lost_a_node(flying)
+            return Died(flying.call, f"{type(error).__name__}: {error}", counted)
+        finally:
+            self._leave(flying, reference)
 
-    def _leave_queue(self, flying: _InFlight, reference: Any) -> bool:
-        """False: the call was waiting behind another one in its actor, or the actor was dead already."""
+    def _was_running(self, flying: _InFlight, reference: Any) -> bool:
+        """False: the call only waited in an actor that another one took with it."""
         actor = flying.actor
         if actor is None:
-            self._tasks[flying.call.job.stage.name] -= 1
             return True
-        was_running = actor.calls[0] == reference and not actor.dead
-        actor.calls.remove(reference)
-        return was_running
+        if actor.killed_by is None:
+            actor.killed_by = actor.calls[0]
+            self._actors[flying.call.job.stage.name].remove(actor)
+        return bool(actor.killed_by == reference)
 
-    def _bury(self, actor: _Actor, call: Call) -> None:
-        actor.dead = True
-        actors = self._actors[call.job.stage.name]
-        if actor in actors:
-            actors.remove(actor)
+    def _leave(self, flying: _InFlight, reference: Any) -> None:
+        if flying.actor is None:
+            self._tasks[flying.call.job.stage.name] -= 1
+        else:
+            flying.actor.calls.remove(reference)
 
     def _lost_a_node(self, flying: _InFlight) -> bool:
         """A node that was there at submission is gone: its shards are not to blame."""
@@ -201,11 +213,3 @@ class RayExecutor:
 
 def _alive() -> frozenset[str]:
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
-
-
-def _options(resources: Resources) -> dict[str, Any]:
-    return {
-        "num_cpus": resources.cpus,
-        "num_gpus": resources.gpus,
-        "memory": int(resources.memory_gib * 2**30),
-    }

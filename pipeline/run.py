@@ -18,9 +18,9 @@ from pipeline.progress import Progress
 from pipeline.recipe import Section
 from pipeline.stage import Stage
 from pipeline.stage_run import StageRun
-from pipeline.storage import open_store
+from pipeline.storage import absolute_root, open_store
 
-MAX_RAISES, MAX_DEATHS = 2, 3
+MAX_RAISES, MAX_DEATHS, MAX_LOSSES = 2, 3, 20
 
 
 class Base(Section):
@@ -60,6 +60,7 @@ class Run:
     recipe: str = ""  # as text; kept beside the stages once they accept it
     _raises: Counter[str] = field(default_factory=Counter)
     _deaths: Counter[str] = field(default_factory=Counter)
+    _losses: Counter[str] = field(default_factory=Counter)  # deaths, whoever was to blame
 
     def execute(self, executor: Executor) -> RunReport:
         """Raises FingerprintMismatch, RecipeError or InputError before any shard is started; a failing shard is in the
@@ -99,17 +100,20 @@ class Run:
                     )
                 upstream[source.key] = resolve_folder(source.root, source.stage) if source.root else runs[source.stage]
             runs[stage.name] = StageRun(stage, StageFolder(self.root, stage.name), upstream)
-        self._refuse_unknown_accept(runs)
+        self._check_base(list(runs))
         return list(runs.values())
 
-    def _refuse_unknown_accept(self, runs: dict[str, StageRun]) -> None:
+    def _check_base(self, stages: Sequence[str]) -> None:
         if self.base is None:
             return
-        if not open_store(self.base.root).list(""):
-            raise RecipeError(f"base.root {self.base.root} holds no run")
-        unknown = sorted(set(self.base.accept) - runs.keys())
-        if unknown:
-            raise RecipeError(f"base.accept names {unknown[0]!r}; the stages are {', '.join(runs)}")
+        folders = {stage: StageFolder(self.base.root, stage) for stage in stages}
+        if not any(folder.plan() or folder.taken() for folder in folders.values()):
+            raise RecipeError(f"base.root {self.base.root} holds no run of these stages: {', '.join(stages)}")
+        for stage in self.base.accept:
+            if stage not in folders:
+                raise RecipeError(f"base.accept names {stage!r}; the stages are {', '.join(stages)}")
+            if not resolve_folder(self.base.root, stage).manifest():
+                raise RecipeError(f"base.accept names {stage}, which is not whole in {self.base.root}")
 
     def _keep_recipe(self) -> None:
         if self.recipe:
@@ -119,7 +123,7 @@ class Run:
         """Prepare and finish whatever can be, in order: finishing one stage may let the next be planned."""
         for run in runs:
             if run.job is None:
-                root, accept = (self.base.root, self.base.accept) if self.base else (None, ())
+                root, accept = (absolute_root(self.base.root), self.base.accept) if self.base else (None, ())
                 run.prepare(root, accept)
             if run.job and run.complete and not run.whole and self._inputs_whole(run) and run.finish():
                 executor.finish(run.job)
@@ -134,7 +138,7 @@ class Run:
             if run.job is None:
                 continue
             while run.ready and executor.room(run.job) > 0:
-                executor.submit(Call(run.job, run.shards[run.ready.popleft()]))
+                executor.submit(Call(run.job, run.start_next()))
                 submitted += 1
         return submitted
 
@@ -144,7 +148,7 @@ class Run:
         shard = call.shard.id
         match outcome:
             case Done(_, record):
-                run.done.add(shard)
+                run.committed(shard)
                 progress.add(run, record)
                 for later in runs:
                     later.input_committed(run, shard)
@@ -154,9 +158,10 @@ class Run:
                 gives_up = self._raises[call.name] >= MAX_RAISES
             case Died(_, cause, counted):
                 self._deaths[call.name] += counted
-                gives_up = self._deaths[call.name] >= MAX_DEATHS
+                self._losses[call.name] += 1
+                gives_up = self._deaths[call.name] >= MAX_DEATHS or self._losses[call.name] >= MAX_LOSSES
         progress.trouble(call.name, cause)
         if gives_up:
-            run.failed[shard] = cause
+            run.give_up(shard, cause)
         else:
-            run.ready.append(shard)
+            run.try_again(shard)

@@ -1,7 +1,6 @@
 """One stage of a run, as the driver sees it: prepare (take from the base, or plan), track its shards, finish."""
 
-import secrets
-from collections import deque
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +23,8 @@ from pipeline.commits import (
     Taken,
     Whole,
     identity_of,
+    record_path,
+    resolve_folder,
 )
 from pipeline.errors import InputError, RecipeError
 from pipeline.failpoints import failpoint
@@ -42,7 +43,8 @@ class StageRun:
     job: Job | None = None  # None: not prepared yet, an input needed whole is missing
     shards: dict[str, Shard] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
-    ready: deque[str] = field(default_factory=deque)
+    ready: dict[str, None] = field(default_factory=dict)  # in the order in which they became so
+    running: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)  # shard → cause
     whole: Whole | None = None
 
@@ -52,19 +54,18 @@ class StageRun:
 
     # ── before: what it is made of, and whether it is there already ──
 
-    def prepare(self, base: str | None, accept: Sequence[str]) -> bool:
-        """Take the stage from the base, or read or write its plan. False: an input that it needs is not whole yet.
+    def prepare(self, base: str | None, accept: Sequence[str]) -> None:
+        """Take the stage from the base, or read or write its plan; nothing yet where an input that it needs whole is
+        not.
 
         Raises FingerprintMismatch where the root holds the stage made with other settings.
         """
         inputs = {source.key: self._pin(source) for source in self.stage.inputs}
         pins = {key: pin for key, pin in inputs.items() if pin is not None}
-        if len(pins) < len(inputs):
-            return False
-        parts = parts_of(self.stage, pins)
-        if not self._take(parts, base, accept):
-            self._plan(parts)
-        return True
+        if len(pins) == len(inputs):
+            parts = parts_of(self.stage, pins)
+            if not self._take(parts, base, accept):
+                self._plan(parts)
 
     def _pin(self, source: Input) -> str | None:
         """What the fingerprint says of an input, or None where it cannot be said yet."""
@@ -100,15 +101,15 @@ class StageRun:
 
     def _offer(self, parts: dict[str, Any], base: str, accept: Sequence[str]) -> Taken | None:
         wanted = fingerprint_of(parts)
-        try:
-            whole = Whole.open(base, self.name)
-        except InputError:
-            if self.name in accept:
-                raise RecipeError(f"base.accept names {self.name}, which is not whole in {base}") from None
+        if not resolve_folder(base, self.name).manifest():
             return None
+        whole = Whole.open(base, self.name)
         same = whole.manifest.fingerprint == wanted and whole.manifest.inputs == self._identities()
         if not (same or self.name in accept):
             return None
+        for chained in self._chained():
+            if chained.shards.keys() != whole.shards.keys():
+                raise RecipeError(f"base.accept: {self.name} in {base} has other shards than {chained.name} here")
         return Taken(
             root=whole.folder.root, fingerprint=whole.manifest.fingerprint, wanted=wanted, identity=whole.identity
         )
@@ -148,8 +149,10 @@ class StageRun:
         sources = {k: u if isinstance(u, StageFolder) else u.folder for k, u in self.upstream.items()}
         self.job = Job(self.stage, self.folder, sources, fingerprint, plan.resolved)
         self.shards = {shard: Shard(shard, params) for shard, params in plan.shards}
+        if not self.whole:
+            self.folder.remove_empty_records()
         self.done = set(self.shards) if self.whole else self.folder.committed() & self.shards.keys()
-        self.ready = deque(shard for shard in self.shards if shard not in self.done and self._inputs_done(shard))
+        self.ready = {shard: None for shard in self.shards if shard not in self.done and self._inputs_done(shard)}
 
     # ── during: which shards can start ──
 
@@ -162,8 +165,28 @@ class StageRun:
 
     def input_committed(self, upstream: "StageRun", shard: str) -> None:
         """A shard of a stage of this run was committed; it may be what this stage waits for."""
-        if self.job and upstream in self._chained() and shard not in self.done and self._inputs_done(shard):
-            self.ready.append(shard)
+        waits = shard not in self.done and shard not in self.running
+        if self.job and waits and upstream in self._chained() and self._inputs_done(shard):
+            self.ready[shard] = None
+
+    def start_next(self) -> Shard:
+        shard = next(iter(self.ready))
+        del self.ready[shard]
+        self.running.add(shard)
+        return self.shards[shard]
+
+    def committed(self, shard: str) -> None:
+        self.running.discard(shard)
+        self.failed.pop(shard, None)
+        self.done.add(shard)
+
+    def try_again(self, shard: str) -> None:
+        self.running.discard(shard)
+        self.ready[shard] = None
+
+    def give_up(self, shard: str, cause: str) -> None:
+        self.running.discard(shard)
+        self.failed[shard] = cause
 
     @property
     def complete(self) -> bool:
@@ -174,12 +197,13 @@ class StageRun:
     def finish(self) -> bool:
         """Read every record, write stats and the manifest. False: some shards have to be made again."""
         assert self.job is not None, "finished only after it was prepared"
-        records = self._records()
-        again = self.shards.keys() - {record.shard for record in records}
+        found = self._records()
+        again = [shard for shard in self.shards if shard not in found]
         if again:
-            self.done -= again
-            self.ready.extend(sorted(again))
+            self.done -= set(again)
+            self.ready |= dict.fromkeys(again)
             return False
+        records = [record for record, _ in found.values()]
         self._write_stats(records)
         self._delete_unnamed(records)
         failpoint(self.name, "stats")
@@ -188,7 +212,10 @@ class StageRun:
             fingerprint=self.job.fingerprint,
             identity=identity_of(records),
             inputs=self._identities(),
-            shards={r.shard: summary for r, summary in zip(records, self._summaries, strict=True)},
+            shards={
+                shard: ShardSummary(record=checksum, rows_in=record.rows_in, rows_out=record.rows_out)
+                for shard, (record, checksum) in found.items()
+            },
         )
         self.folder.store.create(MANIFEST, manifest.model_dump_json(indent=1).encode())
         failpoint(self.name, "manifest")
@@ -201,37 +228,33 @@ class StageRun:
         wholes = {k: Whole.open(u.root, u.stage) if isinstance(u, StageFolder) else u.whole for k, u in found.items()}
         return {key: whole.identity for key, whole in wholes.items() if whole}
 
-    def _records(self) -> list[CommitRecord]:
-        """Those that can be believed, in shard order; the others are removed, so that their shards are made again."""
+    def _records(self) -> dict[str, tuple[CommitRecord, str]]:
+        """Shard → record and its checksum, of those that can be believed, in the plan's order. The others are removed,
+        so that their shards are made again."""
         with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(self._record, self.shards))
-        kept = [pair for pair in found if pair]
-        self._summaries = [
-            ShardSummary(record=sha, rows_in=record.rows_in, rows_out=record.rows_out) for record, sha in kept
-        ]
-        return [record for record, _ in kept]
+            found = zip(self.shards, pool.map(self._record, self.shards), strict=True)
+            return {shard: pair for shard, pair in found if pair}
 
     def _record(self, shard: str) -> tuple[CommitRecord, str] | None:
         try:
             record, checksum = self.folder.record(shard)
         except (InputError, FileNotFoundError):
-            self.folder.store.delete([f"commits/{shard}.json"])
+            self.folder.store.delete([record_path(shard)])
             return None
         for source in self.stage.inputs:
             run = self.upstream[source.key]
             if source.need is Need.SAME_SHARD and isinstance(run, StageRun):
                 assert run.whole is not None, "stages finish in order"
                 if record.inputs[source.key] != run.whole.shards[shard].record:
-                    self.folder.store.delete([f"commits/{shard}.json"])
+                    self.folder.store.delete([record_path(shard)])
                     return None
         return record, checksum
 
     def _write_stats(self, records: Sequence[CommitRecord]) -> None:
-        rows = [_stats_row(record) for record in records]
-        with self.folder.store.scratch() as folder:
-            written = folder / f"{secrets.token_hex(4)}.{STATS}"
-            pq.write_table(pa.Table.from_pylist(rows, schema=schemas.STATS), written, compression="zstd")
-            self.folder.store.put({written: STATS})
+        rows = [stats_row(record) for record in records]
+        written = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=schemas.STATS), written, compression="zstd")
+        self.folder.store.write(STATS, written.getvalue())
 
     def _delete_unnamed(self, records: Iterable[CommitRecord]) -> None:
         """Files of attempts that lost or died."""
@@ -241,7 +264,7 @@ class StageRun:
             self.folder.store.delete(sorted(found - named))
 
 
-def _stats_row(record: CommitRecord) -> dict[str, Any]:
+def stats_row(record: CommitRecord) -> dict[str, Any]:
     return {
         "shard": record.shard,
         "attempt": record.attempt,

@@ -3,8 +3,10 @@ absent: exactly one of several writers wins) and `put` (a finished file appears 
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
+from pipeline.checksums import sha256_of_file
 from pipeline.errors import InputError, RecipeError
 
 SCRATCH = "tmp"
@@ -39,35 +42,40 @@ class LocalStore:
             return None
 
     def list(self, folder: str) -> dict[str, int]:
-        """Every file under a folder, at any depth: path below the folder → bytes."""
-        top = Path(self.root, folder)
-        return {str(p.relative_to(top)): p.stat().st_size for p in top.rglob("*") if p.is_file()}
+        """Every file under a folder, at any depth: path below the folder → bytes. Others may be at work there: a file
+        that goes away meanwhile is left out."""
+        found = {}
+        for path in Path(self.root, folder).rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    found[str(path.relative_to(Path(self.root, folder)))] = status.st_size
+        return found
 
     def create(self, path: str, data: bytes) -> bool:
         """True: this call made the file. False: it was there already, untouched."""
-        temporary = self._write_beside(path, data)
+        written = self._write_scratch(data)
+        final = Path(self.root, path)
+        final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(temporary, Path(self.root, path))
+            os.link(written, final)
         except FileExistsError:
             return False
         finally:
-            temporary.unlink()
+            written.unlink(missing_ok=True)
         # The folder is not synced: a record that a power cut takes back is a shard that is made again.
         return True
 
     def write(self, path: str, data: bytes) -> None:
         """Whole, in place of what was there."""
-        self._write_beside(path, data).rename(Path(self.root, path))
+        self._write_scratch(data).rename(Path(self.root, path))
 
-    def _write_beside(self, path: str, data: bytes) -> Path:
-        final = Path(self.root, path)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{secrets.token_hex(8)}")
-        with temporary.open("wb") as file:
+    def _write_scratch(self, data: bytes) -> Path:
+        with self.scratch() as folder, (folder / secrets.token_hex(8)).open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        return temporary
+        return Path(file.name)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
@@ -105,8 +113,11 @@ class ObjectStore:
     def _fs(self) -> Any:
         import fsspec
 
-        # Another process's records must be seen, so listings are never cached.
-        return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
+        try:
+            # Another process's records must be seen, so listings are never cached.
+            return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
+        except (ImportError, ValueError) as error:
+            raise RecipeError(f"{self.root} cannot be opened: {error} (for s3://: pip install '.[s3]')") from None
 
     def _full(self, path: str) -> str:
         return f"{self.root.rstrip('/')}/{path}"
@@ -165,6 +176,8 @@ class ObjectStore:
                 raise InputError(f"{path} needs {size:,} bytes in {CACHE_DIR}, {free:,} are free; set REVILM_CACHE")
             with tempfile.TemporaryDirectory(dir=cached.parent) as made:
                 self._fs.get_file(self._full(path), f"{made}/copy")
+                if sha256_of_file(Path(made, "copy")) != sha256:
+                    raise InputError(f"{self._full(path)} is not what its record says: its sha256 is another one")
                 Path(made, "copy").rename(cached)
         return cached
 
@@ -173,12 +186,23 @@ Store = LocalStore | ObjectStore
 
 
 def open_store(root: str) -> Store:
-    """Raises RecipeError where the url carries credentials: they would reach logs and records."""
-    if "://" not in root:
-        return LocalStore(str(Path(root).absolute()))
-    if "@" in urlsplit(root).netloc:
-        raise RecipeError("the root's url holds credentials; give them through the environment or the cloud's files")
-    return LocalStore(urlsplit(root).path) if root.startswith("file://") else ObjectStore(root)
+    """Raises RecipeError where the url holds credentials, without repeating them: they would reach logs and records."""
+    if holds_credentials(root):
+        raise RecipeError("a url holds credentials; give them through the environment or the cloud's own files")
+    root = absolute_root(root)
+    return ObjectStore(root) if "://" in root else LocalStore(root)
+
+
+def absolute_root(root: str) -> str:
+    """A url, or an absolute path: what may be written down and read from another folder."""
+    if root.startswith("file://"):
+        return urlsplit(root).path
+    return root if "://" in root else str(Path(root).absolute())
+
+
+def holds_credentials(url: str) -> bool:
+    """A secret may hold slashes, and a chained url several addresses."""
+    return re.search(r"://[^/@\s]*:[^@\s]*@", url) is not None
 
 
 def _sync_folder(folder: Path) -> None:

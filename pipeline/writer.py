@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.checksums import sha256_of_file
-from pipeline.commits import CommitRecord, Committed, FileEntry, StageFolder, Whole
+from pipeline.commits import CommitRecord, Committed, FileEntry, StageFolder, Whole, record_path
+from pipeline.errors import ShardFailed
 from pipeline.failpoints import failpoint
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
@@ -138,7 +139,7 @@ class ShardWriter:
 
 def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
     """Process and commit one shard, unless it is committed: then the winner's record is returned."""
-    if job.folder.store.size(f"commits/{shard.id}.json"):
+    if job.folder.store.size(record_path(shard.id)):
         return job.folder.record(shard.id)[0]
     started = time.monotonic()
     task = Task(job, shard)
@@ -150,6 +151,11 @@ def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
             counts = job.stage.process(task, out, state)
             _check(job.stage.name, shard.id, counts, out)
             return _commit(task, out, counts, started)
+        except FileNotFoundError:
+            # Another driver has finished the stage meanwhile and swept away what no record names.
+            if not job.folder.store.size(record_path(shard.id)):
+                raise
+            return job.folder.record(shard.id)[0]
         finally:
             out.discard()
 
@@ -163,7 +169,8 @@ def open_state(job: Job, shard: Shard) -> Any:
 def _check(stage: str, shard: str, counts: Counts, out: ShardWriter) -> None:
     lost = counts.rows_in - counts.rows_out - sum(out.rejected.values())
     sums = f"{counts.rows_in} rows in, {counts.rows_out} out, rejects {out.rejected}"
-    assert lost == 0, f"{stage} {shard}: {sums}: {lost} lost"
+    if lost:
+        raise ShardFailed(f"{stage} {shard}: {sums}: {lost} lost")
 
 
 def _commit(task: Task, out: ShardWriter, counts: Counts, started: float) -> CommitRecord:
@@ -188,9 +195,11 @@ def _commit(task: Task, out: ShardWriter, counts: Counts, started: float) -> Com
         seconds=round(time.monotonic() - started, 3),
         host=socket.gethostname(),
     )
-    if not store.create(f"commits/{task.id}.json", record.model_dump_json(indent=1).encode()):
-        store.delete(out.destinations().values())
-        return job.folder.record(task.id)[0]
+    if not store.create(record_path(task.id), record.model_dump_json(indent=1).encode()):
+        winner = job.folder.record(task.id)[0]
+        if winner.attempt != out.attempt:  # equal: the answer to our own create was lost, and the client asked again
+            store.delete(out.destinations().values())
+        return winner
     failpoint(job.stage.name, "committed")
     return record
 

@@ -56,10 +56,12 @@ def fetch_all(urls: Sequence[str], limits: FetchLimits) -> Iterator[Fetched]:
 @dataclass
 class _Row:
     index: int
-    target: Target
-    attempts: int = 0
+    origin: Target
+    target: Target  # where to ask next: the origin, or where it redirects to
+    attempts: int = 0  # that ended
     started: float = 0.0  # time.monotonic() of the first request
     redirects: int = 0  # of this attempt
+    failure: Answer | None = None  # of the attempt before
 
 
 @dataclass
@@ -72,8 +74,12 @@ class _HostQueues:
     _ready: deque[str] = field(default_factory=deque)  # hosts with a row waiting and a connection to spare, each once
 
     def put(self, row: _Row) -> None:
+        """A row whose deadline runs goes first."""
         host = row.target.endpoint
-        self._waiting[host].append(row)
+        if row.started:
+            self._waiting[host].appendleft(row)
+        else:
+            self._waiting[host].append(row)
         if len(self._waiting[host]) == 1 and self._active[host] < self.per_host:
             self._ready.append(host)
 
@@ -116,14 +122,15 @@ class _Crawl:
                 while not self.abandoned and self._fill(transfers):
                     for ended in transfers.wait(TICK_S):
                         request, row = self._active.pop(ended.curl)
-                        self._settle(transfers, request, row, request.answer(ended.code, ended.message))
+                        self._settle(request, row, request.answer(ended.code, ended.message))
         finally:
             self.finished.put(None)
 
     def _queue_all(self) -> None:
         for index, url in enumerate(self._urls):
             try:
-                self._queues.put(_Row(index, parse_url(url)))
+                target = parse_url(url)
+                self._queues.put(_Row(index, target, target))
             except ValueError as fault:
                 self.finished.put(Fetched(index, None, Reason.BAD_URL, str(fault), None, 0.0))
 
@@ -135,27 +142,32 @@ class _Crawl:
             row = self._queues.take()
             if row is None:
                 return bool(self._active or self._delayed)
-            row.attempts += 1
-            row.redirects = 0
+            if row.failure and self._left_s(row) <= 0:
+                self._queues.release(row)
+                self._finish(row, row.failure)
+                continue
             row.started = row.started or time.monotonic()
-            self._ask(transfers, self._idle.pop(), row, row.target)
+            request = self._idle.pop()
+            request.begin(row.target, self._left_s(row))
+            self._active[request.curl] = (request, row)
+            transfers.start(request.curl)
         return True
 
-    def _ask(self, transfers: Transfers, request: Request, row: _Row, target: Target) -> None:
-        request.begin(target, self._left_s(row))
-        self._active[request.curl] = (request, row)
-        transfers.start(request.curl)
-
-    def _settle(self, transfers: Transfers, request: Request, row: _Row, answer: Answer) -> None:
-        if answer.next and row.redirects < self._limits.max_redirects:
-            row.redirects += 1
-            self._ask(transfers, request, row, answer.next)
-            return
+    def _settle(self, request: Request, row: _Row, answer: Answer) -> None:
         self._idle.append(request)
         self._queues.release(row)
+        if answer.next and row.redirects < self._limits.max_redirects:
+            row.redirects += 1
+            row.target = answer.next
+            self._queues.put(row)
+            return
+        row.attempts += 1
         wait_s = max(self._limits.backoff_s * 2 ** (row.attempts - 1), answer.retry_after_s)
         if answer.reason in TRANSIENT and row.attempts <= self._limits.retries and wait_s < self._left_s(row):
+            row.target, row.redirects, row.failure = row.origin, 0, answer
             heapq.heappush(self._delayed, (time.monotonic() + wait_s, row.index, row))
+        elif answer.reason is Reason.DEADLINE and row.failure:
+            self._finish(row, row.failure)  # a second try that there was no time for says nothing new
         else:
             self._finish(row, answer)
 

@@ -3,7 +3,6 @@
 A picture waits in memory until all rows before it have ended, which is soon unless one url uses up its deadline.
 """
 
-import io
 import json
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from pipeline.reasons import Reason
 from pipeline.schemas import DOWNLOADED
+from pipeline.tars import add_member
 from pipeline.writer import ShardWriter
 from stages.download.fetch import Fetched
 from stages.download.images import Stored
@@ -80,15 +80,8 @@ class ShardLayout:
         if jpeg is None:
             self._out.reject(row["key"], Reason(row["reason"]), row["error_message"])
         else:
-            row["image_offset"], row["image_bytes"] = self._member(f"{row['key']}.jpg", jpeg), len(jpeg)
-            self._member(f"{row['key']}.txt", row["caption"].encode())
+            row["image_offset"], row["image_bytes"] = add_member(self._tar, f"{row['key']}.jpg", jpeg), len(jpeg)
+            add_member(self._tar, f"{row['key']}.txt", row["caption"].encode())
             told = {name: row[name] for name in IN_THE_TAR}
-            self._member(f"{row['key']}.json", json.dumps(told, ensure_ascii=False).encode())
+            add_member(self._tar, f"{row['key']}.json", json.dumps(told, ensure_ascii=False).encode())
         self._table.append(row)
-
-    def _member(self, name: str, data: bytes) -> int:
-        """The offset of the data. No times and owners: the same pictures make the same tar."""
-        info = tarfile.TarInfo(name)
-        info.size = len(data)
-        self._tar.addfile(info, io.BytesIO(data))
-        return self._tar.offset - -(-len(data) // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE

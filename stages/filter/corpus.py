@@ -28,10 +28,10 @@ from pipeline.recipe import Json
 from pipeline.schemas import PAIRS
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.storage import open_store
+from pipeline.tars import add_member, read_picture
 from pipeline.writer import ShardWriter, Task
 from stages.filter.inputs import input_key, whole_inputs
 from stages.filter.judge import SETTING_OF
-from stages.filter.pictures import add_member, read_picture
 from stages.filter.positions import Survivors
 from stages.filter.recipe import FilterRecipe
 from stages.filter.runs import cut, ordered_runs

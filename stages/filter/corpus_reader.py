@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.commits import Committed, Whole
+from pipeline.tars import read_picture
 from stages.filter.corpus import IN_THIS_CORPUS, Corpus
-from stages.filter.pictures import read_picture
 
 Vectors = npt.NDArray[np.float16]
 

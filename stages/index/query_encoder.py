@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import yaml
+from pydantic import ValidationError
 
-from pipeline.commits import Whole
+from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import InputError
 from pipeline.storage import open_store
-from stages.embed import OWN, EmbedRecipe, open_towers
+from stages.embed import OWN, Embed, EmbedRecipe, open_towers
 from stages.filter import CorpusReader
 from stages.index.serving import Scores
 
@@ -29,12 +30,17 @@ class QueryEncoder:
 
         Raises InputError where the recipe or the weights are not there.
         """
-        root = corpus.roots[0]
+        import torch
+
+        root = resolve_folder(corpus.roots[0], Embed.name).root  # the run that made the vectors, and its model
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             recipe = yaml.safe_load(open_store(root).read("recipe.yaml"))
+            embed = EmbedRecipe.model_validate(recipe.get("embed", {}) | {"device": device})
         except FileNotFoundError:
             raise InputError(f"{root}/recipe.yaml is missing, and it says which model embeds queries") from None
-        embed = EmbedRecipe.model_validate(recipe.get("embed", {}) | {"device": "auto"})
+        except ValidationError as error:
+            raise InputError(f"{root}/recipe.yaml names no model that is here: {error}") from None
         return cls(open_towers(embed, Whole.open(root, OWN) if embed.model == OWN else None))
 
     def texts(self, texts: Sequence[str]) -> Scores:

@@ -16,7 +16,7 @@ from pipeline.commits import Whole
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
-from stages.ingest.lists import ListFile, read_chunks
+from stages.ingest.lists import ListFile, read_chunks, sha256_of_ends
 from stages.ingest.presets import PRESETS
 from stages.ingest.recipe import IngestRecipe, SourceRecipe
 from stages.ingest.sources import lists_of
@@ -61,12 +61,17 @@ class Count(Stage[None]):
 
 
 def describe(source: SourceRecipe, lists: Sequence[tuple[SourceRecipe, ListFile]]) -> dict[str, Json]:
-    """What decides a source's rows, for a fingerprint: never a path or a time."""
+    """What decides a source's rows, for a fingerprint: never a path or a time. Of a list's content its size and ends,
+    so that a start need not read all of it; ingest_count pins the rest."""
     files = [file for owner, file in lists if owner.name == source.name]
     return {
         "preset": source.preset,
         "split": source.split,
-        "files": [[name, size] for file in files for name, size in zip(file.names, file.sizes, strict=True)],
+        "files": [
+            [name, size, sha256_of_ends(path, size)]
+            for file in files
+            for path, name, size in zip(file.paths, file.names, file.sizes, strict=True)
+        ],
     }
 
 

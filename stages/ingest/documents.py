@@ -73,7 +73,7 @@ def coco_pairs(document: dict[str, list[Json]], file: ListFile) -> Iterator[Valu
     """A row an annotation."""
     names = {image["id"]: image["file_name"] for image in document["images"]}
     for annotation in document["annotations"]:
-        image, caption = annotation["image_id"], annotation.get("caption")
+        image, caption = annotation.get("image_id"), annotation.get("caption")
         if isinstance(names.get(image), str):
             yield {"caption": caption, "image_id": str(image), "path": names[image]}
         else:

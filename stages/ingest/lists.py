@@ -1,11 +1,13 @@
 """The files of a source: found by path, glob or fsspec url, opened as one stream of bytes."""
 
 import gzip
+import hashlib
 import io
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
@@ -13,6 +15,7 @@ from pipeline.errors import InputError
 
 LFS_POINTER = b"version https://git-lfs"
 GZIP = b"\x1f\x8b"
+END_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,16 @@ def matches(pattern: str) -> dict[str, int]:
 
 def sizes_now(file: ListFile) -> tuple[int, ...]:
     return tuple(sum(matches(path).values()) for path in file.paths)
+
+
+@lru_cache(maxsize=4096)
+def sha256_of_ends(path: str, size: int) -> str:
+    """Of the first and the last MiB."""
+    with _open_stored(path) as file:
+        digest = hashlib.sha256(file.read(END_BYTES))
+        file.seek(max(0, size - END_BYTES))
+        digest.update(file.read(END_BYTES))
+    return digest.hexdigest()
 
 
 def read_chunks(path: str) -> Iterator[bytes]:

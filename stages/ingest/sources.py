@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
+from pipeline.storage import holds_credentials
 from stages.ingest.lists import ListFile, absolute, base_name, matches
 from stages.ingest.presets import PRESETS, Preset
 from stages.ingest.recipe import IngestRecipe, SourceRecipe
@@ -53,7 +53,7 @@ def _list(source: SourceRecipe, paths: tuple[str, ...], sizes: dict[str, int]) -
 
 def _faults(source: SourceRecipe, where: str) -> Iterator[str]:
     locations = [*source.files, *filter(None, [source.folder])]
-    if any("://" in location and "@" in urlsplit(location).netloc for location in locations):
+    if any(holds_credentials(location) for location in locations):
         yield f"{where} has a url with credentials; give them through the environment or the cloud's own files"
         return
     missing = [pattern for pattern in source.files if not matches(pattern)]

@@ -12,6 +12,7 @@ import polars as pl
 from PIL import Image
 
 from pipeline.commits import Committed
+from pipeline.tars import read_picture
 from stages.report.root import RunRoot
 
 KEPT, PER_REASON = 12, 4
@@ -84,8 +85,7 @@ def _example(row: Mapping[str, Any], places: Mapping[str, Committed]) -> Example
 
 def _thumbnail(shard: Committed, row: Mapping[str, Any]) -> bytes:
     with shard.open("images") as tar:
-        tar.seek(row["image_offset"])
-        picture = Image.open(io.BytesIO(tar.read(row["image_bytes"])))
+        picture = Image.open(io.BytesIO(read_picture(tar, row["image_offset"], row["image_bytes"])))
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     small = io.BytesIO()
     picture.save(small, "JPEG", quality=80)

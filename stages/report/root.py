@@ -10,11 +10,12 @@ import polars as pl
 import pyarrow as pa
 import yaml
 
+from pipeline import schemas
 from pipeline.commits import STATS, CommitRecord, Committed, StageFolder, StagePlan, resolve_folder
 from pipeline.errors import InputError
-from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.schemas import DOWNLOADED, EMBEDDED, JUDGED, PAIRS, REJECTS, URLS
+from pipeline.stage_run import stats_row
 from pipeline.storage import open_store
 
 STAGES = (
@@ -71,7 +72,8 @@ class StageFiles:
         if self.whole:
             with self.folder.store.open(STATS) as file:
                 return pl.read_parquet(file)
-        return pl.DataFrame([_stats_row(record) for record in self.records])
+        rows = [stats_row(record) for record in self.records]
+        return cast(pl.DataFrame, pl.from_arrow(pa.Table.from_pylist(rows, schema=schemas.STATS)))
 
     def committed(self) -> list[Committed]:
         return [Committed(self.folder, record) for record in self.records]
@@ -128,13 +130,3 @@ def scan(paths: list[str], schema: pa.Schema) -> pl.LazyFrame:
     if paths:
         return pl.scan_parquet(paths)
     return cast(pl.DataFrame, pl.from_arrow(schema.empty_table())).lazy()
-
-
-def _stats_row(record: CommitRecord) -> dict[str, Json]:
-    return {
-        "rows_in": record.rows_in,
-        "rows_out": record.rows_out,
-        "seconds": record.seconds,
-        "bytes": sum(file.bytes for file in record.files.values()),
-        **{reason.value: record.rejects.get(reason.value, 0) for reason in Reason},
-    }
