@@ -23,6 +23,7 @@ class Numbers(Stage[None]):
 
     shards: int
     start: int = 0
+    rows: int = ROWS
     name, version = "numbers", 1
 
     @property
@@ -33,7 +34,8 @@ class Numbers(Stage[None]):
         return {"start": self.start}
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(n), {"first": self.start + n * ROWS}) for n in range(self.shards)], {"rows": ROWS})
+        shards = [Shard(shard_id(n), {"first": self.start + n * self.rows}) for n in range(self.shards)]
+        return Plan(shards, {"rows": self.rows})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         found = range(task.params["first"], task.params["first"] + task.resolved["rows"])

@@ -5,23 +5,30 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.commits import MANIFEST, PLAN, STATS, StageFolder, Whole
+from pipeline.commits import MANIFEST, STATS, StageFolder, Whole
 from pipeline.errors import FingerprintMismatch, InputError, RecipeError
 from pipeline.executor import Executor, LocalExecutor
 from pipeline.failpoints import STEPS
 from pipeline.run import Base, Run, RunReport
 from pipeline.stage import Shard
+from pipeline.storage import LocalStore
 from pipeline.writer import Job, ShardWriter, Task, make_shard
-from tests.toys import ROWS, Numbers, Squares, Total, data_of, everything_in, toy_stages
+from tests.toys import ROWS, Numbers, Squares, Total, everything_in, toy_stages
 
 
 def run(root: Path, *stages: object, base: Base | None = None, executor: Executor | None = None) -> RunReport:
     return Run(str(root), list(stages or toy_stages()), base).execute(executor or LocalExecutor())  # type: ignore[arg-type]
+
+
+def left_in(root: Path) -> dict[str, int]:
+    """How many files lie in each folder: more than a quiet run leaves are rests of a dead attempt."""
+    return dict(Counter(str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file()))
 
 
 def total_of(root: Path) -> int:
@@ -60,7 +67,7 @@ def test_a_second_run_does_nothing_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("stage", ["numbers", "total"])
+@pytest.mark.parametrize("stage", ["numbers", "squares", "total"])
 def test_killed_at_any_step_and_run_again_the_root_is_the_same(stage: str, step: str, tmp_path: Path) -> None:
     code = (
         "from pipeline.run import Run; from pipeline.executor import LocalExecutor; from tests.toys import toy_stages;"
@@ -72,8 +79,7 @@ def test_killed_at_any_step_and_run_again_the_root_is_the_same(stage: str, step:
     assert run(tmp_path / "killed").exit_code == 0
     run(tmp_path / "quiet")
     assert everything_in(str(tmp_path / "killed")) == everything_in(str(tmp_path / "quiet"))
-    left = {path.name for path in (tmp_path / "killed" / stage / "data").rglob("*") if path.is_file()}
-    assert len(left) == len(data_of(str(tmp_path / "killed"), stage))
+    assert left_in(tmp_path / "killed") == left_in(tmp_path / "quiet")
 
 
 def test_a_raise_is_tried_once_more_then_the_others_go_on(tmp_path: Path) -> None:
@@ -121,7 +127,8 @@ def test_an_accepted_stage_is_taken_whatever_its_settings(tmp_path: Path) -> Non
 def test_a_base_that_cannot_give_what_is_asked_is_refused(accept: tuple[str, ...], tmp_path: Path) -> None:
     run(tmp_path / "old", Numbers(6), Squares())
     with pytest.raises(RecipeError, match=accept[0]):
-        run(tmp_path / "new", base=Base(root=str(tmp_path / "old"), accept=accept))
+        run(tmp_path / "new", Numbers(9), Squares(), Total(), base=Base(root=str(tmp_path / "old"), accept=accept))
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_first_record_wins_and_the_loser_leaves_nothing(tmp_path: Path) -> None:
@@ -169,9 +176,63 @@ def test_a_broken_data_file_is_named(tmp_path: Path) -> None:
 
 
 def test_what_a_plan_resolved_is_obeyed_on_resume(tmp_path: Path) -> None:
-    run(tmp_path / "root", Numbers(2))
-    plan = json.loads((tmp_path / "root" / "numbers" / PLAN).read_text())
-    assert plan["resolved"] == {"rows": ROWS}
+    run(tmp_path, Numbers(2))
+    (tmp_path / "numbers" / MANIFEST).unlink()
+    (tmp_path / "numbers" / "commits" / "000001.json").unlink()
+    Whole.open.cache_clear()
+    run(tmp_path, Numbers(2, rows=3))
+    assert [s.rows_in for s in Whole.open(str(tmp_path), "numbers").shards.values()] == [ROWS, ROWS]
+
+
+def test_two_drivers_on_one_root_finish_it_together(tmp_path: Path) -> None:
+    code = (
+        "from pipeline.run import Run; from pipeline.executor import LocalExecutor; from tests.toys import toy_stages;"
+        f"raise SystemExit(Run({str(tmp_path / 'shared')!r}, toy_stages(40)).execute(LocalExecutor()).exit_code)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    drivers = [subprocess.Popen([sys.executable, "-c", code], env=environment) for _ in range(3)]
+    assert [driver.wait() for driver in drivers] == [0, 0, 0]
+    run(tmp_path / "quiet", *toy_stages(40))
+    assert everything_in(str(tmp_path / "shared")) == everything_in(str(tmp_path / "quiet"))
+
+
+def test_a_root_on_another_file_system_is_the_same(tmp_path: Path) -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").store.clear()
+    Run("memory://bucket/root", toy_stages()).execute(LocalExecutor())
+    run(tmp_path)
+    assert everything_in("memory://bucket/root") == everything_in(str(tmp_path))
+
+
+def test_a_create_whose_answer_was_lost_keeps_its_files(tmp_path: Path) -> None:
+    class Twice(LocalStore):
+        def create(self, path: str, data: bytes) -> bool:
+            super().create(path, data)
+            return super().create(path, data)  # as a client does whose first answer was lost
+
+    folder = StageFolder(str(tmp_path), "numbers")
+    folder.__dict__["store"] = Twice(str(tmp_path / "numbers"))
+    record = make_shard(Job(Numbers(1), folder, {}, "f", {"rows": ROWS}), Shard("000000", {"first": 0}), None)
+    assert folder.store.size(record.files["numbers"].path)
+
+
+def test_a_base_made_anew_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    run(tmp_path / "old")
+    run(tmp_path / "new", base=Base(root=str(tmp_path / "old")))
+    manifest = tmp_path / "old" / "squares" / MANIFEST
+    manifest.write_text(manifest.read_text().replace(Whole.open(str(tmp_path / "old"), "squares").identity, "0" * 64))
+    Whole.open.cache_clear()
+    with pytest.raises(InputError, match="squares was taken from .*made anew since"):
+        Whole.open(str(tmp_path / "new"), "squares")
+
+
+def test_a_taken_stage_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(Path("old"))
+    run(Path("new"), base=Base(root="old"))
+    monkeypatch.chdir("/")
+    assert total_of(tmp_path / "new") == total_of(tmp_path / "old")
 
 
 def test_chained_stages_do_not_wait_for_each_other(tmp_path: Path) -> None:
