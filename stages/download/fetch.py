@@ -148,7 +148,7 @@ class _Crawl:
                 continue
             row.started = row.started or time.monotonic()
             request = self._idle.pop()
-            request.begin(row.target, self._left_s(row))
+            request.begin(row.target, self._left_s(row), fresh=row.failure is not None)
             self._active[request.curl] = (request, row)
             transfers.start(request.curl)
         return True

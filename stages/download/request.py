@@ -96,8 +96,11 @@ class Request:
         }.items():
             self.curl.setopt(option, value)
 
-    def begin(self, target: Target, timeout_s: float) -> None:
-        """Set the handle up for one request; whoever drives the handle calls `answer` when curl is done."""
+    def begin(self, target: Target, timeout_s: float, *, fresh: bool = False) -> None:
+        """Set the handle up for one request; whoever drives the handle calls `answer` when curl is done.
+
+        fresh: over a connection of its own, as a second try needs it: a kept one may have been the trouble.
+        """
         self._target = target
         self._allowed = target.endpoint in self._limits.allow
         self._refused_address = ""
@@ -108,6 +111,7 @@ class Request:
         self._body: list[bytes] = []
         self.curl.setopt(pycurl.URL, target.url)
         self.curl.setopt(pycurl.TIMEOUT_MS, max(1, round(timeout_s * 1000)))
+        self.curl.setopt(pycurl.FRESH_CONNECT, int(fresh))
 
     def answer(self, code: int, message: str) -> Answer:
         """What came of the request that curl ended with error `code` (0: none)."""

@@ -50,6 +50,7 @@ BOILERPLATE = (
 FEW_WORDS = 6
 """A caption of fewer words may repeat them."""
 
+LOOKED_AT = 2000  # characters
 _URL = re.compile(
     r"(?:(?:https?|ftp)://|www\.)[!-~]+"
     r"|\b[a-z0-9-]+(?:\.[a-z0-9-]+)*\.(?:com|net|org)\b(?:/[!-~]*)?",
@@ -196,5 +197,7 @@ def caption_reason(caption: str, rules: TextRules) -> Fault | None:
 
 
 def _share(pattern: re.Pattern[str], text: Text) -> float:
-    """Of the visible characters, those that the pattern finds."""
-    return sum(len("".join(found.split())) for found in pattern.findall(text.composed)) / max(1, text.visible)
+    """Of the visible characters, those that the pattern finds. A long caption is judged by its start: the time that the
+    patterns take grows with the square of the length."""
+    start = text if len(text.composed) <= LOOKED_AT else Text(text.composed[:LOOKED_AT])
+    return sum(len("".join(found.split())) for found in pattern.findall(start.composed)) / max(1, start.visible)

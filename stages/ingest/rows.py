@@ -51,9 +51,16 @@ class Rows(Stage[None]):
             "sources": {
                 source.name: describe(source, self.lists)
                 | {"columns": source.all_columns(), "prefilter": source.prefilter.given()}
+                | {"pictures": self._picture_places(source)}
                 for source in self.recipe.sources
             },
         }
+
+    def _picture_places(self, source: SourceRecipe) -> list[str]:
+        """Rows of local pictures say where these lie, so here a path does decide the result. Empty: urls."""
+        files = [file for owner, file in self.lists if owner.name == source.name]
+        folders = {file.folder for file in files if file.folder}
+        return sorted(folders or {path for file in files if file.suffix == ".tar" for path in file.paths})
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
         counted, ranges = whole[Count.name], []

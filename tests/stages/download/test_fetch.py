@@ -244,6 +244,20 @@ def test_a_slow_consumer_costs_no_deadline(server: Any) -> None:
 # Retries
 
 
+def test_a_second_try_without_time_leaves_the_first_reason(server: Any) -> None:
+    limits = limits_for(server, deadline_s=0.6, retries=3, backoff_s=0.5)
+    (fetched,) = fetch_all([server.url("/status?n=503")], limits)
+    assert (fetched.reason, fetched.http_status) == (Reason.HTTP_SERVER_ERROR, 503)
+
+
+def test_a_redirect_takes_a_place_at_the_host_that_it_leads_to(server: Any, other_server: Any) -> None:
+    urls = [other_server.url(redirect(server.url("/slow")))] * 12
+    allow = frozenset({server.endpoint, other_server.endpoint})
+    limits = replace(limits_for(server, connections=12, connections_per_host=3), allow=allow)
+    assert all(fetched.body == BODY for fetched in fetch_all(urls, limits))
+    assert server.peak <= 3
+
+
 def test_bytes_beyond_the_announced_length_spoil_no_other_answer(server: Any) -> None:
     urls = [server.url(path) for path in ["/beyond", "/ok"] * 20]
     limits = limits_for(server, connections=1, retries=2, backoff_s=0.01)

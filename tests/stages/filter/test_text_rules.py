@@ -3,6 +3,7 @@
 import gzip
 import json
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,11 @@ def _vi_captions(folder: Path) -> list[str]:
     with tarfile.open(folder / "vi_captions" / "vi-00000.tar") as tar:
         records = [tar.extractfile(member) for member in tar if member.name.endswith(".json")]
         return [caption for record in records if record for caption in json.load(record)["captions"]]
+
+
+def test_a_caption_without_a_limit_of_length_takes_no_time() -> None:
+    rules = TextRules(max_characters=None)
+    started = time.process_time()
+    for caption in ("a." * 50_000, "www." * 25_000, "<" * 100_000, "ab " * 33_000):
+        caption_reason(caption, rules)
+    assert time.process_time() - started < 5
