@@ -16,8 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from demo.encoder import EncoderRecipe
 from demo.pictures import Picture, encode
+from demo.recipe import EncoderRecipe
 from demo.scenes import PHRASINGS, Scene, caption, random_scene
 from stages.embed.towers import Towers
 

@@ -90,15 +90,8 @@ class Photos(Stage[None]):
     pictures: int
     name, version = "download", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Json]:
         return {"pictures": self.pictures}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(0))])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         jpegs = [_photo(seed) for seed in range(64)]

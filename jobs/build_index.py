@@ -8,14 +8,13 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from demo.encoder import EncoderRecipe, TrainEncoder
-from demo.recipe import DemoRecipe, demo_server
+from demo.encoder import TrainEncoder
+from demo.recipe import DemoRecipe, EncoderRecipe, demo_server
 from jobs.stats import show
 from pipeline.errors import RecipeError, reporting_errors
-from pipeline.executor import executor_for
 from pipeline.progress import show_progress
 from pipeline.recipe import Section, dump_recipe, load_recipe, recipe_arguments
-from pipeline.run import Base, Run
+from pipeline.run import Base, Run, executor_for
 from pipeline.stage import Stage
 from stages.download import Download, DownloadRecipe
 from stages.embed import OWN, Embed, EmbedRecipe

@@ -11,10 +11,9 @@ from demo.encoder import TrainEncoder
 from jobs.build_index import BuildIndexRecipe
 from pipeline.commits import Whole
 from pipeline.errors import RecipeError, reporting_errors
-from pipeline.executor import executor_for
 from pipeline.progress import show_progress
 from pipeline.recipe import load_recipe, recipe_arguments
-from pipeline.run import Run
+from pipeline.run import Run, executor_for
 
 
 @reporting_errors

@@ -2,7 +2,7 @@
 
 import traceback
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from pipeline.commits import CommitRecord
 from pipeline.stage import Shard
@@ -59,15 +59,6 @@ class Executor(Protocol):
         """The stage needs no worker any more."""
 
     def close(self) -> None: ...
-
-
-def executor_for(engine: Literal["ray", "local"], cpus: int | None = None) -> Executor:
-    """ray joins the cluster that the environment names, else starts an embedded one with that many CPUs."""
-    if engine == "local":
-        return LocalExecutor()
-    from pipeline.ray_executor import RayExecutor
-
-    return RayExecutor(cpus)
 
 
 @dataclass

@@ -9,11 +9,11 @@ the list of what failed.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.commits import StageFolder, resolve_folder
 from pipeline.errors import RecipeError
-from pipeline.executor import Call, Died, Done, Executor, Outcome, Raised
+from pipeline.executor import Call, Died, Done, Executor, LocalExecutor, Outcome, Raised
 from pipeline.progress import Progress
 from pipeline.recipe import Section
 from pipeline.stage import Stage
@@ -50,6 +50,15 @@ class RunReport:
                 f"Not finished: {', '.join(self.unfinished)}. The same command continues; what is done is kept."
             )
         return "\n".join(lines)
+
+
+def executor_for(engine: Literal["ray", "local"], cpus: int | None = None) -> Executor:
+    """ray joins the cluster that the environment names, else starts an embedded one with that many CPUs."""
+    if engine == "local":
+        return LocalExecutor()
+    from pipeline.ray_executor import RayExecutor
+
+    return RayExecutor(cpus)
 
 
 @dataclass

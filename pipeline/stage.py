@@ -79,8 +79,8 @@ class Stage(ABC, Generic[State]):
     stateful: ClassVar[bool] = False  # True: `open` is dear, so long-lived workers serve many shards
 
     @property
-    @abstractmethod
-    def inputs(self) -> Sequence[Input]: ...
+    def inputs(self) -> Sequence[Input]:
+        return ()
 
     @property
     def resources(self) -> Resources:
@@ -95,9 +95,9 @@ class Stage(ABC, Generic[State]):
         return {}
 
     def plan(self, whole: Mapping[str, "Whole"]) -> Plan:
-        """The shards to make, from the inputs needed whole. A stage with a SAME_SHARD input is never asked: its shards
-        are that input's."""
-        raise NotImplementedError(f"{self.name} has no input that tells its shards")
+        """The shards to make, from the inputs needed whole; one, unless a stage says otherwise. A stage with a
+        SAME_SHARD input of its own run is never asked: its shards are that input's."""
+        return Plan([Shard(shard_id(0))])
 
     def open(self, task: "Task") -> State:
         """Once per process, before its first shard."""

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.checksums import sha256_of_file
 from pipeline.errors import InputError, RecipeError
 
 SCRATCH = "tmp"
+SWEEPS = 5  # of a scratch folder by other drivers, that one write outlasts
 CACHE_DIR = Path(os.environ.get("REVILM_CACHE", Path.home() / ".cache" / "revilm"))
 
 
@@ -54,28 +55,32 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """True: this call made the file. False: it was there already, untouched."""
-        written = self._write_scratch(data)
-        final = Path(self.root, path)
-        final.parent.mkdir(parents=True, exist_ok=True)
+        Path(self.root, path).parent.mkdir(parents=True, exist_ok=True)
         try:
-            os.link(written, final)
+            self._place(data, lambda written: os.link(written, Path(self.root, path)))
         except FileExistsError:
             return False
-        finally:
-            written.unlink(missing_ok=True)
         # The folder is not synced: a record that a power cut takes back is a shard that is made again.
         return True
 
     def write(self, path: str, data: bytes) -> None:
         """Whole, in place of what was there."""
-        self._write_scratch(data).rename(Path(self.root, path))
+        self._place(data, lambda written: written.rename(Path(self.root, path)))
 
-    def _write_scratch(self, data: bytes) -> Path:
-        with self.scratch() as folder, (folder / secrets.token_hex(8)).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return Path(file.name)
+    def _place(self, data: bytes, move: Callable[[Path], object]) -> None:
+        for attempts_left in reversed(range(SWEEPS)):
+            with self.scratch() as folder, (folder / secrets.token_hex(8)).open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                move(Path(file.name))
+                return
+            except FileNotFoundError:  # another driver swept the folder just now
+                if not attempts_left:
+                    raise
+            finally:
+                Path(file.name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:

@@ -26,10 +26,6 @@ class Numbers(Stage[None]):
     rows: int = ROWS
     name, version = "numbers", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Json]:
         return {"start": self.start}
 

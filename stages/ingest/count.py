@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from pipeline.commits import Whole
 from pipeline.recipe import Json
-from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
+from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.ingest.lists import ListFile, read_chunks, sha256_of_ends
 from stages.ingest.presets import PRESETS
@@ -28,10 +28,6 @@ class Count(Stage[None]):
 
     name: ClassVar[str] = "ingest_count"
     version: ClassVar[int] = 1
-
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
 
     @cached_property
     def lists(self) -> Sequence[tuple[SourceRecipe, ListFile]]:

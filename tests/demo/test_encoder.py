@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from demo.contrastive import draw_pairs, train
-from demo.encoder import EncoderRecipe, TrainEncoder
+from demo.encoder import TrainEncoder
 from demo.encoder_report import recall, unlike
+from demo.recipe import EncoderRecipe
 from demo.scenes import random_scene
 from pipeline.commits import Committed, StageFolder
 from pipeline.executor import LocalExecutor

@@ -31,8 +31,10 @@ def test_json_adds_up(root: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("argv", [[], ["a", "b"], ["a", "--jsn"]])
 def test_wrong_use_is_told(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(argv) == 2
-    assert "ROOT [--json]" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    assert ended.value.code == 2
+    assert "[--json] root" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_run_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from pipeline.executor import LocalExecutor
 from pipeline.reasons import Reason
 from pipeline.run import Run
 from pipeline.schemas import URLS
-from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
+from pipeline.stage import Counts, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.download import Download, DownloadRecipe
 from stages.ingest import Count, IngestRecipe, Rows
@@ -119,15 +119,8 @@ class Fixed(Stage[None]):
     rows: Sequence[Mapping[str, Any]]
     name, version = "ingest_rows", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Any]:
         return {}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(0))])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         out.table("urls", "{stem}.parquet", pa.Table.from_pylist(list(self.rows), schema=URLS))

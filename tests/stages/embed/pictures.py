@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from demo.scenes import PHRASINGS, caption, random_scene, render
-from pipeline.commits import Committed, StageFolder, Whole
+from pipeline.commits import Committed, StageFolder
 from pipeline.executor import LocalExecutor
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.run import Run
 from pipeline.schemas import DOWNLOADED
-from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
+from pipeline.stage import Counts, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.embed import Embed, EmbedRecipe
 
@@ -66,15 +66,8 @@ class AtHand(Stage[None]):
     sizes: Sequence[tuple[int, int]]  # px
     name, version = "download", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Json]:
         return {}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(0))])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         rows = [self._row(number) for number in range(len(self.pairs))]
@@ -108,15 +101,8 @@ class Untrained(Stage[None]):
 
     name, version = "encoder", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Json]:
         return {}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(0))])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         import torch

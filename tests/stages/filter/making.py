@@ -98,10 +98,6 @@ class Lists(Stage[None]):
     lists: Mapping[str, str]
     name, version = "ingest_count", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Json]:
         return {}
 
@@ -121,10 +117,6 @@ class Lists(Stage[None]):
 class Downloaded(Stage[None]):
     shards: Shards
     name, version = "download", 1
-
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
 
     def settings(self) -> Mapping[str, Json]:
         return {}

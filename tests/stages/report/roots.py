@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.commits import MANIFEST, STATS, StageFolder, Whole
+from pipeline.commits import MANIFEST, STATS, StageFolder
 from pipeline.executor import LocalExecutor
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.run import Base, Run
-from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
+from pipeline.stage import Counts, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.filter import FilterRecipe, filter_stages
 from stages.index import IndexRecipe, index_stages
@@ -33,15 +33,8 @@ class Encoder(Stage[None]):
 
     name, version = "encoder", 1
 
-    @property
-    def inputs(self) -> Sequence[Input]:
-        return ()
-
     def settings(self) -> Mapping[str, Json]:
         return {}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(0))])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         recall = {"recall@10": 0.75, "recall@5": 0.5}
