@@ -77,18 +77,15 @@ class Run:
         runs = self._connect()
         self._advance(runs, executor)
         self._keep_recipe()
-        in_flight = 0
         with Progress(runs) as progress:
             try:
-                while True:
-                    self._advance(runs, executor)
-                    in_flight += self._submit(runs, executor)
-                    if not in_flight:
-                        break
+                in_flight = self._submit(runs, executor)
+                while in_flight:
                     outcomes = executor.wait()
-                    in_flight -= len(outcomes)
                     for outcome in outcomes:
                         self._settle(outcome, runs, progress)
+                    self._advance(runs, executor)
+                    in_flight += self._submit(runs, executor) - len(outcomes)
                     progress.tick()
             finally:
                 executor.close()

@@ -129,9 +129,9 @@ class StageRun:
                 plan = self.folder.plan()
                 assert plan is not None, "another driver has just created it"
         refuse_other(self.folder.root, self.name, plan.parts, parts)
-        self._track(plan, plan.fingerprint)
         if self.folder.manifest():
             self.whole = Whole.open(self.folder.root, self.name)
+        self._track(plan, plan.fingerprint)
 
     def _shards_to_make(self) -> Plan:
         chained = self._chained()

@@ -110,5 +110,5 @@ def data_of(root: str, stage: str) -> dict[tuple[str, str], bytes]:
 
 
 def everything_in(root: str, stages: Sequence[str] = ("numbers", "squares", "total")) -> dict[str, object]:
-    """What DESIGN calls identity: all data, and nothing of attempts, times and hosts."""
+    """All data, and nothing of attempts, times and hosts: what a crash may not change."""
     return {stage: data_of(root, stage) for stage in stages}
