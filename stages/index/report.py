@@ -41,7 +41,11 @@ class IndexReport(Stage[None]):
         return Resources(memory_gib=4)
 
     def settings(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump(include={"target_recall", "min_recall"})
+        return self.recipe.model_dump(include={"target_recall"})
+
+    def conditions(self) -> Mapping[str, Json]:
+        """The floor decides whether there is a result, and no byte of it: it may be lowered on the same root."""
+        return self.recipe.model_dump(include={"min_recall"})
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
         return Plan([Shard(ONLY)])

@@ -217,6 +217,7 @@ def test_an_index_below_its_floor_is_refused_with_the_figures_and_the_knob(tmp_p
     assert "below index.min_recall 1.0" in cause
     with pytest.raises(InputError, match="index_report is not whole"):
         Retriever(str(tmp_path / "floor"))
+    assert run_index(tmp_path / "floor", CORPUS, min_recall=0.1, **weak).exit_code == 0
 
 
 def test_without_a_floor_it_is_kept_with_the_best_that_it_reaches(tmp_path: Path) -> None:
