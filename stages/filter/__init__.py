@@ -9,9 +9,11 @@ from stages.filter.duplicates import Duplicates
 from stages.filter.exclusions import Exclusions
 from stages.filter.judge import Judge
 from stages.filter.recipe import FilterRecipe, Thresholds
+from stages.filter.same_picture import SAME_IMAGE_COSINE
 from stages.filter.text_rules import TextRules
 
 __all__ = [
+    "SAME_IMAGE_COSINE",
     "Corpus",
     "CorpusReader",
     "CorpusShard",

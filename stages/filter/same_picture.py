@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-MIN_COSINE = 0.98
+SAME_IMAGE_COSINE = 0.98  # under one perceptual hash
 BLOCK, KEPT_BLOCK = 256, 4096  # rows compared at once: 256 × 4096 float64 are 8 MiB
 
 Integers = npt.NDArray[np.int64]
@@ -32,7 +32,7 @@ class Pictures:
         cosines = self.vectors[rows].astype(np.float64) @ self.vectors[others].astype(np.float64).T
         equal = self.stored[rows, None] == self.stored[others]
         one_image = (self.image[rows, None] == self.image[others]) & (self.image[rows, None] >= 0)
-        same: npt.NDArray[np.bool_] = ((cosines >= MIN_COSINE) | equal) & ~one_image
+        same: npt.NDArray[np.bool_] = ((cosines >= SAME_IMAGE_COSINE) | equal) & ~one_image
         return same
 
 

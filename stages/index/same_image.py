@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from pipeline.commits import Whole
+from stages.filter import SAME_IMAGE_COSINE
 from stages.index.vectors import Ids, Vectors
 
-MIN_COSINE = 0.98
+BLOCK = 65_536  # pairs whose vectors are in memory at once: 1 GiB at width 512
 BYTES, IMAGE_ID, HASH = ["stored_sha256"], ["source", "image_id"], ["phash"]
 
 
@@ -40,8 +41,12 @@ def _sharing(shard: pl.DataFrame, asked: pl.DataFrame, keys: Sequence[str]) -> I
 
 
 def _alike(pairs: Ids, images: Vectors, rows: Ids) -> Ids:
-    """Those of the pairs (query number, row) whose images have a cosine of at least MIN_COSINE."""
-    asked, found = images.gather(rows[pairs[:, 0]]), images.gather(pairs[:, 1])
-    cosine = np.einsum("nd,nd->n", asked.astype(np.float64), found.astype(np.float64))
-    alike: Ids = pairs[cosine >= MIN_COSINE]
-    return alike
+    """Those of the pairs (query number, row) whose images are near enough."""
+    alike = np.zeros(len(pairs), np.bool_)
+    for start in range(0, len(pairs), BLOCK):
+        some = pairs[start : start + BLOCK]
+        asked, found = images.gather(rows[some[:, 0]]), images.gather(some[:, 1])
+        cosine = np.einsum("nd,nd->n", asked.astype(np.float64), found.astype(np.float64))
+        alike[start : start + BLOCK] = cosine >= SAME_IMAGE_COSINE
+    kept: Ids = pairs[alike]
+    return kept

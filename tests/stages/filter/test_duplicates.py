@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.commits import Whole
 from stages.filter import FilterRecipe, Thresholds
-from stages.filter.same_picture import BLOCK, MIN_COSINE, Pictures, kept_copies
+from stages.filter.same_picture import BLOCK, SAME_IMAGE_COSINE, Pictures, kept_copies
 from tests.stages.filter.making import Made, Picture, filtered, in_shards, random_pairs, unit
 from tests.toys import data_of
 
@@ -23,7 +23,7 @@ def same_picture(one: Made, other: Made) -> bool:
         return False
     cosine = sum(float(x) * float(y) for x, y in zip(one.picture.vector, other.picture.vector, strict=True))
     return one.stored_sha256 == other.stored_sha256 or (
-        one.picture.phash == other.picture.phash and cosine >= MIN_COSINE
+        one.picture.phash == other.picture.phash and cosine >= SAME_IMAGE_COSINE
     )
 
 
