@@ -11,7 +11,7 @@ import pyarrow as pa
 from pipeline.commits import StageFolder, Whole
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
-from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
+from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 
 ROWS = 5
@@ -51,10 +51,15 @@ class Squares(Stage[int]):
     bad_shard: str = ""
     fault: str = ""  # raise, die or lose
     while_exists: str = ""  # a path; "" is for ever
+    cpus: float = 1
 
     @property
     def inputs(self) -> Sequence[Input]:
         return (Input("numbers"),)
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(cpus=self.cpus)
 
     def settings(self) -> Mapping[str, Json]:
         return {"factor": self.factor}
@@ -98,8 +103,8 @@ class Total(Stage[None]):
         return Counts(table.num_rows, table.num_rows)
 
 
-def toy_stages(shards: int = 6) -> list[Stage[object]]:
-    return [Numbers(shards), Squares(), Total()]  # type: ignore[list-item]
+def toy_stages(shards: int = 6, cpus: float = 1) -> list[Stage[object]]:
+    return [Numbers(shards), Squares(cpus=cpus), Total()]  # type: ignore[list-item]
 
 
 def data_of(root: str, stage: str) -> dict[tuple[str, str], bytes]:

@@ -74,3 +74,14 @@ def test_a_driver_killed_in_the_middle_is_continued(tmp_path: Path) -> None:
     driver.wait()
     assert Run(str(root), toy_stages(200)).execute(LocalExecutor()).exit_code == 0
     assert everything_in(str(root)) == everything_in(quiet_root(tmp_path / "local", 200))
+
+
+def test_a_machine_smaller_than_what_stages_ask_for_is_enough(tmp_path: Path) -> None:
+    root = tmp_path / "ray"
+    code = (
+        "from pipeline.run import Run; from pipeline.ray_executor import RayExecutor as R; from tests.toys import toy_stages;"
+        f"raise SystemExit(Run({str(root)!r}, toy_stages(cpus=3)).execute(R(cpus=1)).exit_code)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False).returncode == 0
+    assert everything_in(str(root)) == everything_in(quiet_root(tmp_path / "local"))
