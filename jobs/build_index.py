@@ -27,6 +27,7 @@ EXAMPLES = 5
 
 
 class BuildIndexRecipe(Section):
+    note: str = ""  # what a reader of the report has to know
     root: str  # a folder or an fsspec url; on a cluster absolute and shared
     engine: Literal["ray", "local"] = "ray"
     cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's

@@ -113,6 +113,7 @@ class _Crawl:
         self._queues = _HostQueues(limits.connections_per_host)
         self._delayed: list[tuple[float, int, _Row]] = []  # a heap: retries by the time at which they are due
         self._active: dict[object, tuple[Request, _Row]] = {}  # by curl handle
+        self._look_again = 0.0  # time.monotonic() at which rows past their deadline are looked for
 
     def run(self) -> None:
         try:
@@ -123,8 +124,21 @@ class _Crawl:
                     for ended in transfers.wait(TICK_S):
                         request, row = self._active.pop(ended.curl)
                         self._settle(request, row, request.answer(ended.code, ended.message))
+                    self._stop_overdue(transfers)
         finally:
             self.finished.put(None)
+
+    def _stop_overdue(self, transfers: Transfers) -> None:
+        """curl's own timeout starts anew where it asks again over another connection, up to five times."""
+        now = time.monotonic()
+        if now < self._look_again:
+            return
+        self._look_again = now + TICK_S
+        for curl, (request, row) in list(self._active.items()):
+            if self._left_s(row) < -TICK_S:
+                transfers.stop(request.curl)
+                del self._active[curl]
+                self._settle(request, row, Answer(None, reason=Reason.DEADLINE, detail="no answer in time"))
 
     def _queue_all(self) -> None:
         for index, url in enumerate(self._urls):

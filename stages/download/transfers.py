@@ -38,6 +38,10 @@ class Transfers:
     def start(self, curl: pycurl.Curl) -> None:
         self._multi.add_handle(curl)
 
+    def stop(self, curl: pycurl.Curl) -> None:
+        """Drop one transfer and its connection."""
+        self._multi.remove_handle(curl)
+
     def wait(self, timeout_s: float) -> list[Ended]:
         """Let the transfers go on for at most `timeout_s`; those that ended, each once."""
         if self._alarm is not None:

@@ -18,6 +18,8 @@ def summary(run: RunRoot) -> Markup:
 
 def _lines(run: RunRoot) -> Iterator[tuple[str, str]]:
     recipe = run.recipe
+    if recipe.get("note"):
+        yield "Note", recipe["note"]
     listed = (recipe.get("ingest") or {}).get("sources", [])
     if listed:
         yield "Sources", ", ".join(f"{source['name']} (preset {source['preset']})" for source in listed)

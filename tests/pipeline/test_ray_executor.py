@@ -79,8 +79,9 @@ def test_a_driver_killed_in_the_middle_is_continued(tmp_path: Path) -> None:
 def test_a_machine_smaller_than_what_stages_ask_for_is_enough(tmp_path: Path) -> None:
     root = tmp_path / "ray"
     code = (
-        "from pipeline.run import Run; from pipeline.ray_executor import RayExecutor as R; from tests.toys import toy_stages;"
-        f"raise SystemExit(Run({str(root)!r}, toy_stages(cpus=3)).execute(R(cpus=1)).exit_code)"
+        "from pipeline.run import Run; from pipeline.ray_executor import RayExecutor;"
+        "from tests.toys import toy_stages;"
+        f"raise SystemExit(Run({str(root)!r}, toy_stages(cpus=3)).execute(RayExecutor(cpus=1)).exit_code)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False).returncode == 0

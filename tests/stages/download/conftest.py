@@ -77,6 +77,7 @@ class HostileHandler(BaseHTTPRequestHandler):
                 self.server.busy -= 1
 
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.answered = True
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
@@ -90,6 +91,14 @@ class HostileHandler(BaseHTTPRequestHandler):
 
     def say_ok(self) -> None:
         self.answer(200, BODY)
+
+    def say_fickle(self) -> None:
+        """A kept connection is closed without a word, a new one is never answered."""
+        if getattr(self, "answered", False):
+            self.server.stopping.wait(0.3)
+            self.close_connection = True
+        else:
+            self.say_silent()
 
     def say_beyond(self) -> None:
         self.answer(200, BODY)

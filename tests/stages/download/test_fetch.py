@@ -244,6 +244,14 @@ def test_a_slow_consumer_costs_no_deadline(server: Any) -> None:
 # Retries
 
 
+def test_a_deadline_holds_when_curl_asks_again_by_itself(server: Any) -> None:
+    # It does where a kept connection is closed without an answer, and gives each such try the whole of its timeout.
+    urls = [server.url("/slow")] * 3 + [server.url("/fickle")]
+    results = {fetched.index: fetched for fetched in fetch_all(urls, limits_for(server, deadline_s=1.0, connections=3))}
+    assert results[3].reason is Reason.DEADLINE
+    assert results[3].fetch_ms < 1250
+
+
 def test_a_second_try_without_time_leaves_the_first_reason(server: Any) -> None:
     limits = limits_for(server, deadline_s=0.6, retries=3, backoff_s=0.5)
     (fetched,) = fetch_all([server.url("/status?n=503")], limits)
