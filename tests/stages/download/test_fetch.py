@@ -249,7 +249,7 @@ def test_a_deadline_holds_when_curl_asks_again_by_itself(server: Any) -> None:
     urls = [server.url("/slow")] * 3 + [server.url("/fickle")]
     results = {fetched.index: fetched for fetched in fetch_all(urls, limits_for(server, deadline_s=1.0, connections=3))}
     assert results[3].reason is Reason.DEADLINE
-    assert results[3].fetch_ms < 1250
+    assert results[3].fetch_ms < 1700  # by curl alone 1,900
 
 
 def test_a_second_try_without_time_leaves_the_first_reason(server: Any) -> None:
