@@ -1,20 +1,16 @@
 """How a run on the demo's corpus compares with the truth about every row: what its scores tell apart, and whether rows
 left for the reason that they should."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.commits import Committed, Whole, resolve_folder
+from pipeline.commits import Whole
 from pipeline.errors import InputError
-from pipeline.schemas import REJECTS
+from stages.report import rejects
 
-REJECTING = ("ingest_rows", "download", "embed", "filter_judge", "filter_duplicates")
 PAIR_ID = pl.format("{}-{}", "source", pl.col("row").cast(pl.String).str.zfill(10)).alias("pair_id")
 
 
@@ -44,24 +40,9 @@ def auc(higher: npt.NDArray[np.floating], lower: npt.NDArray[np.floating]) -> fl
 def expected_reasons_met(root: str, truth: Path) -> tuple[int, int]:
     """Of the rows that should leave for a known reason: how many left for exactly that one, and how many there are."""
     expected = _truth(truth).filter(pl.col("reason").is_not_null())
-    met = expected.join(_rejects(root), on=["pair_id", "reason"], how="semi")
+    met = expected.join(rejects(root), on=["pair_id", "reason"], how="semi")
     return len(met), len(expected)
 
 
 def _truth(path: Path) -> pl.DataFrame:
     return pl.read_parquet(path).with_columns(PAIR_ID)
-
-
-def _rejects(root: str) -> pl.DataFrame:
-    """Schema REJECTS, of all stages that are whole."""
-    folders = [resolve_folder(root, stage) for stage in REJECTING]
-    wholes = [Whole.open(folder.root, folder.stage) for folder in folders if folder.manifest()]
-    committed = [whole.read(shard) for whole in wholes for shard in whole.shards]
-    return pl.DataFrame(pa.concat_tables([REJECTS.empty_table(), *(table for c in committed for table in _table(c))]))
-
-
-def _table(committed: Committed) -> Iterator[pa.Table]:
-    """One, or none where the shard rejected no row."""
-    if committed.record.rejects_file:
-        with committed.folder.store.open(committed.record.rejects_file.path) as file:
-            yield pq.read_table(file)

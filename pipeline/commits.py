@@ -120,11 +120,13 @@ class StageFolder:
 
     def committed(self) -> set[str]:
         """The shards that are done, by listing alone."""
-        return {name.removesuffix(".json") for name, size in self.store.list("commits").items() if size}
+        return _done(self.store.list("commits"))
 
-    def remove_empty_records(self) -> None:
-        """What a full disk leaves; no writer makes one, so none is at work on it."""
-        self.store.delete(f"commits/{name}" for name, size in self.store.list("commits").items() if not size)
+    def sweep_records(self) -> set[str]:
+        """The shards that are done, and empty records are removed: a full disk leaves them, no writer makes one."""
+        sizes = self.store.list("commits")
+        self.store.delete(f"commits/{name}" for name, size in sizes.items() if not size)
+        return _done(sizes)
 
     def record(self, shard: str) -> tuple[CommitRecord, str]:
         """The record and its sha256. Raises InputError where it cannot be read as one of this stage."""
@@ -137,6 +139,10 @@ class StageFolder:
         if (record.stage, record.shard) != (self.stage, shard):
             raise InputError(f"{self.root}/{self.stage}/{path} is the record of {record.stage} {record.shard}")
         return record, sha256_of_bytes(data)
+
+
+def _done(sizes: Mapping[str, int]) -> set[str]:
+    return {name.removesuffix(".json") for name, size in sizes.items() if size}
 
 
 def resolve_folder(root: str, stage: str) -> StageFolder:

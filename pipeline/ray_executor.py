@@ -124,8 +124,9 @@ class RayExecutor:
         ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=1)
         if ready:
             ready, _ = ray.wait(list(self._flying), num_returns=len(self._flying), timeout=0)
+        ended = set(ready)
         # In the order of submission: of an actor's calls the earlier one was the one that ran.
-        return [self._outcome(reference) for reference in [r for r in self._flying if r in set(ready)]]
+        return [self._outcome(reference) for reference in list(self._flying) if reference in ended]
 
     def finish(self, job: Job) -> None:
         for actor in self._actors.pop(job.stage.name, []):

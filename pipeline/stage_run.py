@@ -149,9 +149,7 @@ class StageRun:
         sources = {k: u if isinstance(u, StageFolder) else u.folder for k, u in self.upstream.items()}
         self.job = Job(self.stage, self.folder, sources, fingerprint, plan.resolved)
         self.shards = {shard: Shard(shard, params) for shard, params in plan.shards}
-        if not self.whole:
-            self.folder.remove_empty_records()
-        self.done = set(self.shards) if self.whole else self.folder.committed() & self.shards.keys()
+        self.done = set(self.shards) if self.whole else self.folder.sweep_records() & self.shards.keys()
         self.ready = {shard: None for shard in self.shards if shard not in self.done and self._inputs_done(shard)}
 
     # ── during: which shards can start ──

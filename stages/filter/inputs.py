@@ -1,6 +1,5 @@
 """Whose pairs are judged: this run's own, or those of other roots, numbered as the recipe lists them."""
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +7,7 @@ from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import InputError
 from pipeline.recipe import Json
 from pipeline.stage import Input, Need
-
-LISTS = "ingest_count"
-"""The stage whose files `count` name the lists of a root, where a root has it."""
+from stages.ingest import Count, read_counts
 
 
 def whole_inputs(stage: str, roots: Sequence[str]) -> list[Input]:
@@ -60,13 +57,10 @@ def _refuse_other_lists(roots: Sequence[str]) -> None:
 
 def _lists(root: str) -> dict[str, Json]:
     """Source → checksums and rows of its lists in order."""
-    folder = resolve_folder(root, LISTS)
+    folder = resolve_folder(root, Count.name)
     found: dict[str, Json] = defaultdict(list)
     if folder.manifest() is None:
         return found
-    counted = Whole.open(root, LISTS)
-    for shard in counted.shards:
-        with counted.read(shard).open("count") as file:
-            count = json.load(file)
+    for count in read_counts(Whole.open(root, Count.name)):
         found[count["source"]].append([[part["sha256"] for part in count["files"]], count["rows"]])
     return found

@@ -7,7 +7,8 @@ Rejects nothing: a file that is not what its preset says raises InputError
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -54,6 +55,13 @@ class Count(Stage[None]):
         content = {"source": source.name, "file": file.name, "files": files, "rows": rows, "marks": marks}
         out.json("count", "{stem}.json", content)
         return Counts(rows, rows)
+
+
+def read_counts(counted: Whole) -> Iterator[Mapping[str, Json]]:
+    """What was written of every list, in the recipe's order."""
+    for shard in counted.shards:
+        with counted.read(shard).open("count") as file:
+            yield json.load(file)
 
 
 def describe(source: SourceRecipe, lists: Sequence[tuple[SourceRecipe, ListFile]]) -> dict[str, Json]:

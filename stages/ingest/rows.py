@@ -5,7 +5,6 @@ Writes  urls: schemas.URLS, rows in the list's order
 Rejects malformed_row, not_utf8, null_caption, oversized_caption, bad_url, bad_path, prefilter_*
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pipeline.schemas import URLS
 from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.ingest.checks import fault_of, stripped
-from stages.ingest.count import Count, describe
+from stages.ingest.count import Count, describe, read_counts
 from stages.ingest.lists import ListFile, sizes_now
 from stages.ingest.presets import PRESETS
 from stages.ingest.recipe import IngestRecipe, SourceRecipe
@@ -65,9 +64,7 @@ class Rows(Stage[None]):
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
         counted, ranges = whole[Count.name], []
         rows_before: Counter[str] = Counter()  # of the source
-        for number, shard in enumerate(counted.shards):
-            with counted.read(shard).open("count") as stream:
-                count = json.load(stream)
+        for number, count in enumerate(read_counts(counted)):
             ranges += list(self._ranges(count, number, rows_before[count["source"]]))
             rows_before[count["source"]] += count["rows"]
         return Plan([Shard(shard_id(n), params) for n, params in enumerate(ranges)])

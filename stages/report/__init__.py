@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["PAGE", "funnel", "tables", "write_report"]
+__all__ = ["PAGE", "funnel", "rejects", "tables", "write_report"]
 
 PAGE = "report.html"
 
@@ -37,6 +37,15 @@ def tables(root: str) -> "dict[str, pl.DataFrame]":
         "recall": recall.recall(run),
         "work": counts.work(run),
     }
+
+
+def rejects(root: str) -> "pl.DataFrame":
+    """Schema REJECTS, of all stages. Raises InputError where the root holds no run."""
+    import polars as pl
+
+    from stages.report.root import RunRoot
+
+    return pl.concat([stage.rejects() for stage in RunRoot(root).stages.values()]).collect()
 
 
 def write_report(root: str) -> str:
