@@ -159,7 +159,7 @@ def _embed_rates(
 
 
 def _captions(folder: StageFolder) -> list[str]:
-    captions: list[str] = Committed(folder, folder.record(shard_id(0))[0]).table("pairs")["caption"].to_pylist()
+    captions: list[str] = Committed(folder, folder.record(shard_id(0))).table("pairs")["caption"].to_pylist()
     return captions
 
 

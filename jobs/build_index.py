@@ -32,6 +32,7 @@ class BuildIndexRecipe(Section):
     engine: Literal["ray", "local"] = "ray"
     cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's
     base: Base | None = None
+    accept_failed: bool = False  # a shard that fails for good is rejected (shard_failed) when all others are made
     demo: DemoRecipe | None = None  # make and serve the demo's corpus while the job runs
     encoder: EncoderRecipe | None = None  # train a small encoder first; embed.model is then `encoder`
     ingest: IngestRecipe | None = None  # None: filter.inputs names finished runs
@@ -73,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
         if faults:
             raise RecipeError("\n".join(faults))
         executor = executor_for(recipe.engine, recipe.cpus)
-        report = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe)).execute(executor)
+        run = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe), accept_failed=recipe.accept_failed)
+        report = run.execute(executor)
     print(report)
     if report.exit_code == 0:
         say_what_was_made(recipe)

@@ -10,7 +10,7 @@
 A stage that was taken from a base holds taken.json alone, which says where the stage lies.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.checksums import sha256_of_bytes, sha256_of_json
+from pipeline.checksums import sha256_of_json
 from pipeline.errors import InputError
 from pipeline.recipe import Json, Section
 from pipeline.storage import Store, open_store
@@ -41,9 +41,9 @@ class CommitRecord(Section):
     shard: str
     attempt: str
     fingerprint: str
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry]  # none: a failed shard that was accepted, or one that reads such a shard
     rejects_file: FileEntry | None
-    inputs: dict[str, str]  # input → sha256 of the record read (same shard) or identity (whole)
+    inputs: dict[str, str]  # input → identity of the shard read, or of the whole stage
     rows_in: int
     rows_out: int
     rejects: dict[str, int]  # reason → rows
@@ -51,6 +51,14 @@ class CommitRecord(Section):
     conditions: dict[str, Json]
     seconds: float
     host: str
+
+    @property
+    def identity(self) -> str:
+        """Of the shard's data: what another one made of the same data is equal in."""
+        return identity_of([self])
+
+    def all_files(self) -> list[FileEntry]:
+        return [*self.files.values(), *filter(None, [self.rejects_file])]
 
 
 class StagePlan(Section):
@@ -63,9 +71,11 @@ class StagePlan(Section):
 
 
 class ShardSummary(Section):
-    record: str  # sha256 of the commit record
+    identity: str  # of the shard's data
+    record_bytes: int
     rows_in: int
     rows_out: int
+    empty: bool  # holds no file
 
 
 class Manifest(Section):
@@ -128,8 +138,8 @@ class StageFolder:
         self.store.delete(f"commits/{name}" for name, size in sizes.items() if not size)
         return _done(sizes)
 
-    def record(self, shard: str) -> tuple[CommitRecord, str]:
-        """The record and its sha256. Raises InputError where it cannot be read as one of this stage."""
+    def record(self, shard: str) -> CommitRecord:
+        """Raises InputError where it cannot be read as one of this stage."""
         path = record_path(shard)
         data = self.store.read(path)
         try:
@@ -138,7 +148,14 @@ class StageFolder:
             raise InputError(f"{self.root}/{self.stage}/{path} is not a commit record ({len(data)} bytes)") from None
         if (record.stage, record.shard) != (self.stage, shard):
             raise InputError(f"{self.root}/{self.stage}/{path} is the record of {record.stage} {record.shard}")
-        return record, sha256_of_bytes(data)
+        return record
+
+
+def misfit(path: str, found: int | None, wanted: int) -> str | None:
+    """What is wrong with a file, by its size in bytes; found: None where there is none."""
+    if found == wanted:
+        return None
+    return f"{path} is missing" if found is None else f"{path} has {found} bytes instead of {wanted}"
 
 
 def _done(sizes: Mapping[str, int]) -> set[str]:
@@ -152,7 +169,7 @@ def resolve_folder(root: str, stage: str) -> StageFolder:
     return resolve_folder(taken.root, stage) if taken else folder
 
 
-def identity_of(records: Sequence[CommitRecord]) -> str:
+def identity_of(records: Iterable[CommitRecord]) -> str:
     return sha256_of_json([[r.shard, name, file.sha256] for r in records for name, file in sorted(r.files.items())])
 
 
@@ -167,14 +184,19 @@ class Committed:
     def shard(self) -> str:
         return self.record.shard
 
+    @property
+    def identity(self) -> str:
+        return self.record.identity
+
     def entry(self, name: str) -> FileEntry:
         """Raises InputError where the file is gone or of another size than recorded."""
         entry = self.record.files[name]
-        found = self.folder.store.size(entry.path)
-        if found != entry.bytes:
-            state = "is missing" if found is None else f"has {found} bytes instead of {entry.bytes}"
-            where = f"{self.folder.root}/{self.folder.stage}/{entry.path}"
-            raise InputError(f"{where} {state}: shard {self.shard} of {self.folder.stage} is broken")
+        fault = misfit(entry.path, self.folder.store.size(entry.path), entry.bytes)
+        if fault:
+            raise InputError(
+                f"{self.folder.root}/{self.folder.stage}/{fault}: shard {self.shard} of {self.folder.stage} is broken; "
+                "the next run of its job makes it again"
+            )
         return entry
 
     def path(self, name: str) -> Path:
@@ -221,18 +243,19 @@ class Whole:
     def identity(self) -> str:
         return self.manifest.identity
 
-    @property
+    @cached_property
     def shards(self) -> Mapping[str, ShardSummary]:
-        return self.manifest.shards
+        """Those that hold files: a failed shard that was accepted is in no reader's way."""
+        return {shard: summary for shard, summary in self.manifest.shards.items() if not summary.empty}
 
     @property
     def rows(self) -> int:
         return sum(summary.rows_out for summary in self.shards.values())
 
     def read(self, shard: str) -> Committed:
-        """Raises InputError where the record is another one than the manifest lists."""
-        record, checksum = self.folder.record(shard)
-        if checksum != self.shards[shard].record:
+        """Raises InputError where the record names other data than the manifest lists."""
+        record = self.folder.record(shard)
+        if record.identity != self.shards[shard].identity:
             raise InputError(f"{self.folder.root}/{self.folder.stage}/commits/{shard}.json changed after the manifest")
         return Committed(self.folder, record)
 

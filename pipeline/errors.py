@@ -4,6 +4,7 @@ PipelineError
 ├── RecipeError          exit 2   a setting is wrong
 ├── InputError           exit 2   a file that the recipe names is not what it should be
 ├── FingerprintMismatch  exit 2   the root was made with other settings
+├── StorageError         exit 1   a disk is full, or a store does not answer: no shard's fault, so the run stops
 └── ShardFailed          exit 1   a shard could not be made
 A fault of a single row is never an exception: it is a reject (pipeline/reasons.py).
 """
@@ -27,6 +28,10 @@ class InputError(PipelineError):
 
 class FingerprintMismatch(PipelineError):
     exit_code = 2
+
+
+class StorageError(PipelineError):
+    exit_code = 1
 
 
 class ShardFailed(PipelineError):

@@ -31,6 +31,7 @@ class Raised:
 
     call: Call
     cause: str
+    error: Exception
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class LocalExecutor:
         call = self._queue.pop()
         try:
             return [Done(call, make_shard(call.job, call.shard, self._state(call)))]
-        except Exception:  # noqa: BLE001 - whatever a stage raises is this shard's outcome, and the run goes on
-            return [Raised(call, traceback.format_exc())]
+        except Exception as error:  # noqa: BLE001 - whatever a stage raises is this shard's outcome
+            return [Raised(call, traceback.format_exc(), error)]
 
     def _state(self, call: Call) -> Any:
         name = call.job.stage.name

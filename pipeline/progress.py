@@ -1,19 +1,20 @@
-"""What a person sees while a run works: a live table on a terminal, a line every ten seconds in a job's log."""
+"""What a person sees while a run works: a live table on a terminal, a line every ten seconds in a job's log; and for
+whoever looks from elsewhere, status.json in the root."""
 
 import logging
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipeline.commits import CommitRecord
+from pipeline.status import EVERY_S, Meter, StageStatus, read_status, write_status
 
 if TYPE_CHECKING:
     from pipeline.stage_run import StageRun
 
-LOG_EVERY_S = 10
 log = logging.getLogger("pipeline")
 
 
@@ -24,13 +25,11 @@ def show_progress() -> None:
 
 
 class Progress:
-    def __init__(self, runs: Sequence["StageRun"]) -> None:
+    def __init__(self, root: str, runs: Sequence["StageRun"]) -> None:
+        self._root = root
         self._runs = runs
-        self._started: dict[str, float] = {}
-        self._shards: Counter[str] = Counter()  # made by this run, not by an earlier one
-        self._rows_in: Counter[str] = Counter()
-        self._rows_out: Counter[str] = Counter()
-        self._next_line = time.monotonic() + LOG_EVERY_S
+        self._meters: defaultdict[str, Meter] = defaultdict(Meter)
+        self._next = time.monotonic() + EVERY_S
         self._live = None
         if sys.stderr.isatty():
             from rich.console import Console
@@ -48,42 +47,60 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
+        if error is None:  # else what broke the run may be the storage
+            self._write_last()
 
-    def add(self, run: "StageRun", record: CommitRecord) -> None:
-        self._started.setdefault(run.name, time.monotonic() - record.seconds)
-        self._shards[run.name] += 1
-        self._rows_in[run.name] += record.rows_in
-        self._rows_out[run.name] += record.rows_out
-        if run.complete and not self._live:
-            log.info(self._line(run))
+    def _write_last(self) -> None:
+        """A run that found everything done leaves the last one's word, unless that was killed over it."""
+        last = read_status(self._root)
+        if self._meters or last is None or not last.ended:
+            write_status(self._root, self._statuses(), ended=True)
 
-    def trouble(self, name: str, cause: str) -> None:
+    def started(self, run: "StageRun", shard: str) -> None:
+        self._meters[run.name].start(shard)
+
+    def ended(self, run: "StageRun", shard: str, record: CommitRecord | None) -> None:
+        """record: None where the shard was not made."""
+        self._meters[run.name].end(shard, record)
+        if record and run.complete and not self._live:
+            log.info(_line(self._status(run)))
+
+    def trouble(self, what: str) -> None:
         if self._live:
-            self._live.console.print(f"{name}: {cause.strip()}", markup=False, highlight=False)
+            self._live.console.print(what, markup=False, highlight=False)
         else:
-            log.warning("%s: %s", name, cause.strip())
+            log.warning("%s", what)
 
     def tick(self) -> None:
-        if self._live or time.monotonic() < self._next_line:
+        if time.monotonic() < self._next:
             return
-        self._next_line = time.monotonic() + LOG_EVERY_S
-        for run in self._runs:
-            if self._shards[run.name] and not run.complete:
-                log.info(self._line(run))
+        self._next = time.monotonic() + EVERY_S
+        statuses = self._statuses()
+        write_status(self._root, statuses, ended=False)
+        for status in statuses if not self._live else []:
+            if self._meters[status.stage].made and status.done < status.shards:
+                log.info(_line(status))
+
+    def _statuses(self) -> list[StageStatus]:
+        return [self._status(run) for run in self._runs if run.job]
+
+    def _status(self, run: "StageRun") -> StageStatus:
+        return self._meters[run.name].status(run.name, len(run.shards), len(run.done), run.failed)
 
     def _text(self) -> str:
-        return "\n".join(self._line(run) for run in self._runs if run.job)
+        return "\n".join(map(_line, self._statuses()))
 
-    def _line(self, run: "StageRun") -> str:
-        done, total, name = len(run.done), len(run.shards), run.name
-        line = f"{name:<18} {done:,}/{total:,} shards"
-        if not self._shards[name]:
-            return line
-        seconds = max(time.monotonic() - self._started[name], 1e-3)
-        rows = self._rows_in[name]
-        if rows:
-            line += f" · {rows:,} rows · {self._rows_out[name] / rows:.1%} ok · {rows / seconds:,.0f} rows/s"
-        if done < total:
-            left = (total - done) * seconds / self._shards[name]
-            line += f" · ETA {int(left // 3600)}:{int(left // 60 % 60):02}:{int(left % 60):02}"
-        return line + (f" · {len(run.failed)} failed" if run.failed else "")
+
+def _line(status: StageStatus) -> str:
+    line = f"{status.stage:<18} {status.done:,}/{status.shards:,} shards"
+    if status.rows_in:
+        share = status.rows_out / status.rows_in
+        line += f" · {status.rows_in:,} rows · {share:.1%} ok · {status.rows_per_s:,.0f} rows/s"
+    if status.eta_s and status.done < status.shards:
+        line += f" · ETA {clock(status.eta_s)}"
+    return line + (f" · {len(status.failed)} failed" if status.failed else "")
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
+    return f"{int(seconds // 3600)}:{int(seconds // 60 % 60):02}:{int(seconds % 60):02}"

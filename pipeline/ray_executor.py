@@ -184,7 +184,7 @@ class RayExecutor:
         try:
             return Done(flying.call, ray.get(reference))
         except exceptions.RayTaskError as error:
-            return Raised(flying.call, str(error))  # the traceback on the worker
+            return Raised(flying.call, str(error), error.cause)  # as text: the traceback on the worker
         except exceptions.RayError as error:
             counted = self._was_running(flying, reference) and not self._lost_a_node(flying)
             return Died(flying.call, f"{type(error).__name__}: {error}", counted)

@@ -3,7 +3,8 @@
 The scheduler is a bounded window over an executor. Shard i of a stage starts as soon as shard i of its chained inputs
 is committed; a stage that needs an input whole is planned when that input's manifest is written. A shard that raises
 is tried once more; one whose process dies three times is left out; then the run goes on with the others and ends with
-the list of what failed.
+the list of what failed, or, with accept_failed, makes those rejects and goes on. Where nothing but failures comes back,
+or the storage fails, no shard is to blame and the run stops.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.commits import StageFolder, resolve_folder
-from pipeline.errors import RecipeError
+from pipeline.errors import RecipeError, StorageError
 from pipeline.executor import Call, Died, Done, Executor, LocalExecutor, Outcome, Raised
 from pipeline.progress import Progress
 from pipeline.recipe import Section
@@ -21,6 +22,8 @@ from pipeline.stage_run import StageRun
 from pipeline.storage import absolute_root, open_store
 
 MAX_RAISES, MAX_DEATHS, MAX_LOSSES = 2, 3, 20
+MAX_IN_A_ROW = 20  # shards of one stage that fail with none made between them
+SHOWN = 20  # failed shards, of a report
 
 
 class Base(Section):
@@ -32,11 +35,13 @@ class Base(Section):
 
 @dataclass(frozen=True)
 class RunReport:
-    """failed: stage and shard → cause. unfinished: stages that are not whole, in order."""
+    """failed: stage and shard → cause. unfinished: stages that are not whole, in order. stopped: why no more shards
+    were begun, if the run did not end by itself."""
 
     root: str
     failed: dict[tuple[str, str], str]
     unfinished: tuple[str, ...]
+    stopped: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -45,6 +50,10 @@ class RunReport:
     def __str__(self) -> str:
         causes = {where: cause.strip().splitlines()[-1] for where, cause in self.failed.items()}
         lines = [f"{stage} shard {shard} failed: {cause}" for (stage, shard), cause in causes.items()]
+        if len(lines) > SHOWN:
+            lines[SHOWN:] = [f"… and {len(lines) - SHOWN:,} more: python jobs/stats.py {self.root}"]
+        if self.stopped:
+            lines.append(f"Stopped: {self.stopped}")
         if self.unfinished:
             lines.append(
                 f"Not finished: {', '.join(self.unfinished)}. The same command continues; what is done is kept."
@@ -67,9 +76,12 @@ class Run:
     stages: Sequence[Stage[Any]]
     base: Base | None = None
     recipe: str = ""  # as text; kept beside the stages once they accept it
+    accept_failed: bool = False  # shards that fail for good become rejects, once all others are made
     _raises: Counter[str] = field(default_factory=Counter)
     _deaths: Counter[str] = field(default_factory=Counter)
     _losses: Counter[str] = field(default_factory=Counter)  # deaths, whoever was to blame
+    _in_a_row: Counter[str] = field(default_factory=Counter)  # failures of a stage since it last made a shard
+    _stopped: str = ""
 
     def execute(self, executor: Executor) -> RunReport:
         """Raises FingerprintMismatch, RecipeError or InputError before any shard is started; a failing shard is in the
@@ -77,15 +89,15 @@ class Run:
         runs = self._connect()
         self._advance(runs, executor)
         self._keep_recipe()
-        with Progress(runs) as progress:
+        with Progress(self.root, runs) as progress:
             try:
-                in_flight = self._submit(runs, executor)
-                while in_flight:
-                    outcomes = executor.wait()
+                in_flight = self._submit(runs, executor, progress)
+                while in_flight or self._accept(runs, progress):
+                    outcomes = executor.wait() if in_flight else []
                     for outcome in outcomes:
                         self._settle(outcome, runs, progress)
                     self._advance(runs, executor)
-                    in_flight += self._submit(runs, executor) - len(outcomes)
+                    in_flight += self._submit(runs, executor, progress) - len(outcomes)
                     progress.tick()
             finally:
                 executor.close()
@@ -93,6 +105,7 @@ class Run:
             root=self.root,
             failed={(run.name, shard): cause for run in runs for shard, cause in run.failed.items()},
             unfinished=tuple(run.name for run in runs if not run.whole),
+            stopped=self._stopped,
         )
 
     def _connect(self) -> list[StageRun]:
@@ -137,14 +150,16 @@ class Run:
     def _inputs_whole(self, run: StageRun) -> bool:
         return all(isinstance(u, StageFolder) or u.whole for u in run.upstream.values())
 
-    def _submit(self, runs: Sequence[StageRun], executor: Executor) -> int:
+    def _submit(self, runs: Sequence[StageRun], executor: Executor, progress: Progress) -> int:
         """Later stages first, so that what is begun is carried through before more is begun."""
         submitted = 0
         for run in reversed(runs):
-            if run.job is None:
+            if run.job is None or self._stopped:
                 continue
             while run.ready and executor.room(run.job) > 0:
-                executor.submit(Call(run.job, run.start_next()))
+                call = Call(run.job, run.start_next())
+                executor.submit(call)
+                progress.started(run, call.shard.id)
                 submitted += 1
         return submitted
 
@@ -152,22 +167,46 @@ class Run:
         call = outcome.call
         run = next(run for run in runs if run.job is call.job)
         shard = call.shard.id
+        progress.ended(run, shard, outcome.record if isinstance(outcome, Done) else None)
         match outcome:
-            case Done(_, record):
-                run.committed(shard)
-                progress.add(run, record)
-                for later in runs:
-                    later.input_committed(run, shard)
+            case Done():
+                self._in_a_row[run.name] = 0
+                self._committed(run, shard, runs)
                 return
-            case Raised(_, cause):
+            case Raised(_, cause, error):
                 self._raises[call.name] += 1
                 gives_up = self._raises[call.name] >= MAX_RAISES
+                progress.trouble(f"{call.name}: {cause.strip()}")
+                if isinstance(error, StorageError):
+                    self._stopped = str(error)
             case Died(_, cause, counted):
                 self._deaths[call.name] += counted
                 self._losses[call.name] += 1
                 gives_up = self._deaths[call.name] >= MAX_DEATHS or self._losses[call.name] >= MAX_LOSSES
-        progress.trouble(call.name, cause)
+                blame = f"death {self._deaths[call.name]} of {MAX_DEATHS}" if counted else "not the shard's fault"
+                progress.trouble(f"{call.name}: its process died ({blame}): {cause.strip()}")
         if gives_up:
             run.give_up(shard, cause)
+            self._in_a_row[run.name] += 1
+            if self._in_a_row[run.name] == MAX_IN_A_ROW:
+                self._stopped = f"{MAX_IN_A_ROW} shards of {run.name} failed and none was made between them"
         else:
             run.try_again(shard)
+
+    def _committed(self, run: StageRun, shard: str, runs: Sequence[StageRun]) -> None:
+        run.committed(shard)
+        for later in runs:
+            later.input_committed(run, shard)
+
+    def _accept(self, runs: Sequence[StageRun], progress: Progress) -> bool:
+        """Nothing is left to make: with accept_failed, make the failed shards rejects. True: there is more to do."""
+        if not self.accept_failed or self._stopped:
+            return False
+        accepted = 0
+        for run in runs:
+            for shard, cause in list(run.failed.items()):
+                if run.reject(shard, cause):
+                    progress.trouble(f"{run.name}:{shard} is accepted as rejects")
+                    self._committed(run, shard, runs)
+                    accepted += 1
+        return accepted > 0

@@ -116,6 +116,8 @@ STATS = pa.schema(
         pa.field("host", pa.string(), nullable=False),
         *[pa.field(reason.value, pa.int64(), nullable=False) for reason in Reason],  # rejects
         pa.field("metrics", pa.map_(pa.string(), pa.float64()), nullable=False),
+        # below the stage's folder, rejects too
+        pa.field("files", pa.list_(pa.struct({"path": pa.string(), "bytes": pa.int64()})), nullable=False),
     ]
 )
 

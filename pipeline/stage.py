@@ -99,6 +99,11 @@ class Stage(ABC, Generic[State]):
         SAME_SHARD input of its own run is never asked: its shards are that input's."""
         return Plan([Shard(shard_id(0))])
 
+    def pair_ids(self, task: "Task") -> Sequence[str] | None:
+        """The pairs that enter a shard, told without making it: `accept_failed` makes them rejects where the shard
+        fails for good. None: the run cannot do without a shard of this stage."""
+        return None
+
     def open(self, task: "Task") -> State:
         """Once per process, before its first shard."""
         return None  # type: ignore[return-value]

@@ -1,6 +1,8 @@
 """One stage of a run, as the driver sees it: prepare (take from the base, or plan), track its shards, finish."""
 
 import io
+import logging
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,10 +31,14 @@ from pipeline.commits import (
 from pipeline.errors import InputError, RecipeError
 from pipeline.failpoints import failpoint
 from pipeline.fingerprint import fingerprint_of, parts_of, refuse_other
+from pipeline.integrity import damage, fault_of
 from pipeline.reasons import Reason
 from pipeline.stage import Input, Need, Plan, Shard, Stage
 from pipeline.storage import SCRATCH
-from pipeline.writer import Job
+from pipeline.writer import Job, reject_shard
+
+READERS = 16  # commit records read at once
+log = logging.getLogger("pipeline")
 
 
 @dataclass
@@ -43,7 +49,7 @@ class StageRun:
     job: Job | None = None  # None: not prepared yet, an input needed whole is missing
     shards: dict[str, Shard] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
-    ready: dict[str, None] = field(default_factory=dict)  # in the order in which they became so
+    ready: OrderedDict[str, None] = field(default_factory=OrderedDict)  # in the order in which they became so
     running: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)  # shard → cause
     whole: Whole | None = None
@@ -108,7 +114,7 @@ class StageRun:
         if not (same or self.name in accept):
             return None
         for chained in self._chained():
-            if chained.shards.keys() != whole.shards.keys():
+            if chained.shards.keys() != whole.manifest.shards.keys():
                 raise RecipeError(f"base.accept: {self.name} in {base} has other shards than {chained.name} here")
         return Taken(
             root=whole.folder.root, fingerprint=whole.manifest.fingerprint, wanted=wanted, identity=whole.identity
@@ -129,9 +135,28 @@ class StageRun:
                 plan = self.folder.plan()
                 assert plan is not None, "another driver has just created it"
         refuse_other(self.folder.root, self.name, plan.parts, parts)
-        if self.folder.manifest():
-            self.whole = Whole.open(self.folder.root, self.name)
+        self.whole = self._believed()
         self._track(plan, plan.fingerprint)
+
+    def _believed(self) -> Whole | None:
+        """The stage as its manifest has it. Where files are gone since, or an input was made anew, the manifest goes,
+        and the records of what is broken: that is made again."""
+        manifest = self.folder.manifest()
+        if manifest is None:
+            return None
+        faults = damage(self.folder, manifest)
+        if not faults and manifest.inputs == self._identities():
+            return Whole.open(self.folder.root, self.name)
+        self.folder.store.delete([MANIFEST])
+        Whole.open.cache_clear()
+        self._make_again({shard: fault for fault, shard in faults.items() if shard})
+        return None
+
+    def _make_again(self, faults: Mapping[str, str]) -> None:
+        """faults: shard → why."""
+        for shard, fault in faults.items():
+            log.warning("%s/%s/%s: shard %s is made again", self.folder.root, self.name, fault, shard)
+        self.folder.store.delete(record_path(shard) for shard in faults)
 
     def _shards_to_make(self) -> Plan:
         chained = self._chained()
@@ -150,7 +175,8 @@ class StageRun:
         self.job = Job(self.stage, self.folder, sources, fingerprint, plan.resolved)
         self.shards = {shard: Shard(shard, params) for shard, params in plan.shards}
         self.done = set(self.shards) if self.whole else self.folder.sweep_records() & self.shards.keys()
-        self.ready = {shard: None for shard in self.shards if shard not in self.done and self._inputs_done(shard)}
+        ready = (shard for shard in self.shards if shard not in self.done and self._inputs_done(shard))
+        self.ready = OrderedDict.fromkeys(ready)
 
     # ── during: which shards can start ──
 
@@ -165,11 +191,11 @@ class StageRun:
         """A shard of a stage of this run was committed; it may be what this stage waits for."""
         waits = shard not in self.done and shard not in self.running
         if self.job and waits and upstream in self._chained() and self._inputs_done(shard):
+            self.failed.pop(shard, None)  # of an input that was broken and is made again
             self.ready[shard] = None
 
     def start_next(self) -> Shard:
-        shard = next(iter(self.ready))
-        del self.ready[shard]
+        shard, _ = self.ready.popitem(last=False)
         self.running.add(shard)
         return self.shards[shard]
 
@@ -186,6 +212,11 @@ class StageRun:
         self.running.discard(shard)
         self.failed[shard] = cause
 
+    def reject(self, shard: str, cause: str) -> bool:
+        """Commit a failed shard as rejects. False: the run cannot do without it."""
+        assert self.job is not None, "only a stage that was prepared has failed shards"
+        return reject_shard(self.job, self.shards[shard], cause.strip().splitlines()[-1]) is not None
+
     @property
     def complete(self) -> bool:
         return self.job is not None and len(self.done) == len(self.shards)
@@ -195,25 +226,22 @@ class StageRun:
     def finish(self) -> bool:
         """Read every record, write stats and the manifest. False: some shards have to be made again."""
         assert self.job is not None, "finished only after it was prepared"
-        found = self._records()
-        again = [shard for shard in self.shards if shard not in found]
+        sizes = self.folder.store.list("")
+        records = self._records(sizes)
+        again = [shard for shard in self.shards if shard not in records]
         if again:
             self.done -= set(again)
             self.ready |= dict.fromkeys(again)
             return False
-        records = [record for record, _ in found.values()]
-        self._write_stats(records)
-        self._delete_unnamed(records)
+        self._write_stats(records.values())
+        self._delete_unnamed(records.values(), sizes)
         failpoint(self.name, "stats")
         manifest = Manifest(
             stage=self.name,
             fingerprint=self.job.fingerprint,
-            identity=identity_of(records),
+            identity=identity_of(records.values()),
             inputs=self._identities(),
-            shards={
-                shard: ShardSummary(record=checksum, rows_in=record.rows_in, rows_out=record.rows_out)
-                for shard, (record, checksum) in found.items()
-            },
+            shards={shard: _summary(record, sizes[record_path(shard)]) for shard, record in records.items()},
         )
         self.folder.store.create(MANIFEST, manifest.model_dump_json(indent=1).encode())
         failpoint(self.name, "manifest")
@@ -226,40 +254,51 @@ class StageRun:
         wholes = {k: Whole.open(u.root, u.stage) if isinstance(u, StageFolder) else u.whole for k, u in found.items()}
         return {key: whole.identity for key, whole in wholes.items() if whole}
 
-    def _records(self) -> dict[str, tuple[CommitRecord, str]]:
-        """Shard → record and its checksum, of those that can be believed, in the plan's order. The others are removed,
-        so that their shards are made again."""
-        with ThreadPoolExecutor(16) as pool:
-            found = zip(self.shards, pool.map(self._record, self.shards), strict=True)
-            return {shard: pair for shard, pair in found if pair}
+    def _records(self, sizes: Mapping[str, int]) -> dict[str, CommitRecord]:
+        """Of the shards that can be believed, in the plan's order. The others' records are removed, so that they are
+        made again."""
+        with ThreadPoolExecutor(READERS) as pool:
+            read = dict(zip(self.shards, pool.map(lambda shard: self._record(shard, sizes), self.shards), strict=True))
+        self._make_again({shard: found for shard, found in read.items() if isinstance(found, str)})
+        return {shard: found for shard, found in read.items() if isinstance(found, CommitRecord)}
 
-    def _record(self, shard: str) -> tuple[CommitRecord, str] | None:
+    def _record(self, shard: str, sizes: Mapping[str, int]) -> CommitRecord | str:
+        """The record, or why it cannot be believed."""
         try:
-            record, checksum = self.folder.record(shard)
-        except (InputError, FileNotFoundError):
-            self.folder.store.delete([record_path(shard)])
-            return None
+            record = self.folder.record(shard)
+        except (InputError, FileNotFoundError) as error:
+            return str(error)
+        if self.job and record.fingerprint != self.job.fingerprint:
+            return f"{record_path(shard)} was made with other settings"
         for source in self.stage.inputs:
             run = self.upstream[source.key]
             if source.need is Need.SAME_SHARD and isinstance(run, StageRun):
                 assert run.whole is not None, "stages finish in order"
-                if record.inputs[source.key] != run.whole.shards[shard].record:
-                    self.folder.store.delete([record_path(shard)])
-                    return None
-        return record, checksum
+                if record.inputs[source.key] != run.whole.manifest.shards[shard].identity:
+                    return f"{record_path(shard)} was made of another {source.stage} shard"
+        return fault_of(record, sizes) or record
 
-    def _write_stats(self, records: Sequence[CommitRecord]) -> None:
+    def _write_stats(self, records: Iterable[CommitRecord]) -> None:
         rows = [stats_row(record) for record in records]
         written = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, schema=schemas.STATS), written, compression="zstd")
         self.folder.store.write(STATS, written.getvalue())
 
-    def _delete_unnamed(self, records: Iterable[CommitRecord]) -> None:
+    def _delete_unnamed(self, records: Iterable[CommitRecord], sizes: Mapping[str, int]) -> None:
         """Files of attempts that lost or died."""
-        named = {file.path for record in records for file in [*record.files.values(), record.rejects_file] if file}
-        for folder in ("data", "rejects", SCRATCH):
-            found = {f"{folder}/{name}" for name in self.folder.store.list(folder)}
-            self.folder.store.delete(sorted(found - named))
+        named = {file.path for record in records for file in record.all_files()}
+        ours = (path for path in sizes if path.split("/")[0] in ("data", "rejects", SCRATCH))
+        self.folder.store.delete(sorted(path for path in ours if path not in named))
+
+
+def _summary(record: CommitRecord, record_bytes: int) -> ShardSummary:
+    return ShardSummary(
+        identity=record.identity,
+        record_bytes=record_bytes,
+        rows_in=record.rows_in,
+        rows_out=record.rows_out,
+        empty=not record.files,
+    )
 
 
 def stats_row(record: CommitRecord) -> dict[str, Any]:
@@ -273,4 +312,5 @@ def stats_row(record: CommitRecord) -> dict[str, Any]:
         "host": record.host,
         **{reason.value: record.rejects.get(reason.value, 0) for reason in Reason},
         "metrics": list(record.metrics.items()),
+        "files": [{"path": file.path, "bytes": file.bytes} for file in record.all_files()],
     }

@@ -2,6 +2,7 @@
 absent: exactly one of several writers wins) and `put` (a finished file appears whole or not at all)."""
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -16,9 +17,10 @@ from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from pipeline.checksums import sha256_of_file
-from pipeline.errors import InputError, RecipeError
+from pipeline.errors import InputError, RecipeError, StorageError
 
 SCRATCH = "tmp"
+LEFT_BY_A_FULL_DISK = 2**20  # bytes
 SWEEPS = 5  # of a scratch folder by other drivers, that one write outlasts
 CACHE_DIR = Path(os.environ.get("REVILM_CACHE", Path.home() / ".cache" / "revilm"))
 
@@ -208,6 +210,18 @@ def absolute_root(root: str) -> str:
 def holds_credentials(url: str) -> bool:
     """A secret may hold slashes, and a chained url several addresses."""
     return re.search(r"://[^/@\s]*:[^@\s]*@", url) is not None
+
+
+def disk_full(error: Exception, folder: Path) -> StorageError | None:
+    """What to raise in an error's place where its cause is a full disk: libraries say that in many ways, or not."""
+    free = shutil.disk_usage(folder).free
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
+    if not full and free > LEFT_BY_A_FULL_DISK:
+        return None
+    return StorageError(
+        f"the disk of {folder} is full ({free:,} bytes free). What is done is kept: make room, and give the same "
+        "command again."
+    )
 
 
 def _sync_folder(folder: Path) -> None:

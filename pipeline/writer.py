@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.schemas import REJECTS
 from pipeline.stage import Counts, Need, Shard, Stage
+from pipeline.storage import disk_full
 from pipeline.threads import set_threads
 
 REJECTS_FILE = "rejects"
@@ -45,7 +46,7 @@ class Task:
 
     job: Job
     shard: Shard
-    _read: dict[str, str] = field(default_factory=dict)  # input → checksum or identity, for the commit record
+    _read: dict[str, Committed | Whole] = field(default_factory=dict)  # by input
 
     @property
     def id(self) -> str:
@@ -61,22 +62,27 @@ class Task:
 
     def read(self, key: str) -> Committed:
         """The shard of this number of a SAME_SHARD input."""
-        folder = self.job.sources[key]
-        record, self._read[key] = folder.record(self.shard.id)
-        return Committed(folder, record)
+        if key not in self._read:
+            folder = self.job.sources[key]
+            self._read[key] = Committed(folder, folder.record(self.shard.id))
+        return cast(Committed, self._read[key])
 
     def whole(self, key: str) -> Whole:
         folder = self.job.sources[key]
-        whole = Whole.open(folder.root, folder.stage)
-        self._read[key] = whole.identity
-        return whole
+        self._read[key] = Whole.open(folder.root, folder.stage)
+        return cast(Whole, self._read[key])
 
     def inputs_read(self) -> dict[str, str]:
         """Every declared input, read or not: a record says what its shard depends on."""
         for source in self.job.stage.inputs:
-            if source.key not in self._read:
-                (self.read if source.need is Need.SAME_SHARD else self.whole)(source.key)
-        return dict(self._read)
+            (self.read if source.need is Need.SAME_SHARD else self.whole)(source.key)
+        return {key: read.identity for key, read in self._read.items()}
+
+    @property
+    def input_failed(self) -> bool:
+        """A shard that this one needs was given up and accepted as rejects, so there is nothing to make it of."""
+        chained = [source.key for source in self.job.stage.inputs if source.need is Need.SAME_SHARD]
+        return any(not self.read(key).record.files for key in chained)
 
 
 @dataclass
@@ -140,7 +146,7 @@ class ShardWriter:
 def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
     """Process and commit one shard, unless it is committed: then the winner's record is returned."""
     if job.folder.store.size(record_path(shard.id)):
-        return job.folder.record(shard.id)[0]
+        return job.folder.record(shard.id)
     started = time.monotonic()
     task = Task(job, shard)
     set_threads(job.stage.resources.threads)
@@ -148,16 +154,34 @@ def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
         out = ShardWriter(shard.id, folder)
         try:
             failpoint(job.stage.name, "process")
-            counts = job.stage.process(task, out, state)
+            counts = Counts(0, 0) if task.input_failed else job.stage.process(task, out, state)
             _check(job.stage.name, shard.id, counts, out)
             return _commit(task, out, counts, started)
         except FileNotFoundError:
             # Another driver has finished the stage meanwhile and swept away what no record names.
             if not job.folder.store.size(record_path(shard.id)):
                 raise
-            return job.folder.record(shard.id)[0]
+            return job.folder.record(shard.id)
+        except Exception as error:
+            full = disk_full(error, folder)
+            if full is None:
+                raise
+            raise full from error
         finally:
             out.discard()
+
+
+def reject_shard(job: Job, shard: Shard, cause: str) -> CommitRecord | None:
+    """Commit a shard that failed for good as rejects. None: its stage cannot do without it."""
+    task = Task(job, shard)
+    pair_ids = job.stage.pair_ids(task)
+    if pair_ids is None:
+        return None
+    with job.folder.store.scratch() as folder:
+        out = ShardWriter(shard.id, folder)
+        for pair_id in pair_ids:
+            out.reject(pair_id, Reason.SHARD_FAILED, cause)
+        return _commit(task, out, Counts(len(pair_ids), 0), time.monotonic())
 
 
 def open_state(job: Job, shard: Shard) -> Any:
@@ -196,7 +220,7 @@ def _commit(task: Task, out: ShardWriter, counts: Counts, started: float) -> Com
         host=socket.gethostname(),
     )
     if not store.create(record_path(task.id), record.model_dump_json(indent=1).encode()):
-        winner = job.folder.record(task.id)[0]
+        winner = job.folder.record(task.id)
         if winner.attempt != out.attempt:  # equal: the answer to our own create was lost, and the client asked again
             store.delete(out.destinations().values())
         return winner

@@ -110,7 +110,7 @@ def toy_stages(shards: int = 6, cpus: float = 1) -> list[Stage[object]]:
 def data_of(root: str, stage: str) -> dict[tuple[str, str], bytes]:
     """(shard, name) → the bytes of every data file that a record names, so without the names of attempts."""
     folder = StageFolder(root, stage)
-    records = [folder.record(shard)[0] for shard in sorted(folder.committed())]
+    records = [folder.record(shard) for shard in sorted(folder.committed())]
     return {(r.shard, name): folder.store.read(file.path) for r in records for name, file in r.files.items()}
 
 

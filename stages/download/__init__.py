@@ -8,6 +8,7 @@ Rejects the network's and the bytes' reasons of pipeline/reasons.py
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Resources, Stage
@@ -35,6 +36,9 @@ class Download(Stage[None]):
 
     def conditions(self) -> Mapping[str, Json]:
         return self.recipe.model_dump(mode="json", exclude=OF_THE_RESULT)
+
+    def pair_ids(self, task: Task) -> list[str]:
+        return cast(list[str], task.read("ingest_rows").table("urls", ["pair_id"])["pair_id"].to_pylist())
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         from stages.download.images import ImageRule, Stored, store

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
+import pyarrow.compute as pc
 from pydantic import AfterValidator, Field
 
 from pipeline.checksums import sha256_of_file
@@ -94,6 +95,10 @@ class Embed(Stage["Towers"]):
 
     def conditions(self) -> Mapping[str, Json]:
         return {"device": self.recipe.device, "threads": self.recipe.cpus}
+
+    def pair_ids(self, task: Task) -> list[str]:
+        fetched = task.read("download").table("pairs", ["key", "reason"])
+        return cast(list[str], fetched.filter(pc.is_null(fetched["reason"]))["key"].to_pylist())
 
     def open(self, task: Task) -> "Towers":
         return open_towers(self.recipe, task.whole(OWN) if self.recipe.model == OWN else None)

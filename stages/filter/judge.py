@@ -10,7 +10,7 @@ Source   Re-ViLM §4.1: low CLIP score and irregular text are filtered; the thre
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -100,9 +100,13 @@ class Judge(Stage[None]):
         read = [
             {"input": number, "shard": shard}
             for number in range(len(roots))
-            for shard in whole[input_key("download", roots, number)].shards
+            for shard in whole[input_key("embed", roots, number)].shards
         ]
         return Plan([Shard(shard_id(number), params) for number, params in enumerate(read)])
+
+    def pair_ids(self, task: Task) -> list[str]:
+        _, _, embedded = self._read(task)
+        return cast(list[str], embedded.table("pairs", ["pair_id"])["pair_id"].to_pylist())
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         number, downloaded, embedded = self._read(task)

@@ -81,13 +81,16 @@ class Rows(Stage[None]):
                 "mark": mark,
             }
 
+    def pair_ids(self, task: Task) -> list[str]:
+        return [_pair_id(task, row) for row in range(task.params["rows"])]
+
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         source, file = self.lists[task.params["list"]]
         bounds, kept, read = source.prefilter.given(), [], 0
         if sizes_now(file) != file.sizes:
             raise _changed(file)
         for raw in _raws(source, file, task.params):
-            pair_id = f"{source.name}-{task.params['first'] + read:010d}"
+            pair_id = _pair_id(task, read)
             row = raw if isinstance(raw, Fault) else fault_of(raw, bounds) or url_row(pair_id, source.name, file, raw)
             if isinstance(row, Fault):
                 out.reject(pair_id, *row)
@@ -98,6 +101,11 @@ class Rows(Stage[None]):
             raise _changed(file)
         out.table("urls", "{stem}.parquet", pa.Table.from_pylist(kept, schema=URLS))
         return Counts(read, len(kept))
+
+
+def _pair_id(task: Task, row: int) -> str:
+    """row: of the shard."""
+    return f"{task.params['source']}-{task.params['first'] + row:010d}"
 
 
 def _raws(source: SourceRecipe, file: ListFile, params: Mapping[str, Json]) -> Iterator[Raw | Fault]:

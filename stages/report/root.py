@@ -63,8 +63,7 @@ class StageFiles:
         """Of the committed shards, in shard order."""
         done = self.folder.committed()
         with ThreadPoolExecutor(16) as pool:
-            found = pool.map(self.folder.record, [shard for shard, _ in self.plan.shards if shard in done])
-            return [record for record, _ in found]
+            return list(pool.map(self.folder.record, [shard for shard, _ in self.plan.shards if shard in done]))
 
     @cached_property
     def stats(self) -> pl.DataFrame:
@@ -76,7 +75,8 @@ class StageFiles:
         return cast(pl.DataFrame, pl.from_arrow(pa.Table.from_pylist(rows, schema=schemas.STATS)))
 
     def committed(self) -> list[Committed]:
-        return [Committed(self.folder, record) for record in self.records]
+        """Those that hold files: a failed shard that was accepted has none."""
+        return [Committed(self.folder, record) for record in self.records if record.files]
 
     def rejects(self) -> pl.LazyFrame:
         """Schema REJECTS."""

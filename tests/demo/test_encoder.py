@@ -29,7 +29,7 @@ def trained(root: Path, recipe: EncoderRecipe = TINY) -> Committed:
     report = Run(str(root), [TrainEncoder(recipe)]).execute(LocalExecutor())
     assert not report.failed, report.failed
     folder = StageFolder(str(root), "encoder")
-    return Committed(folder, folder.record(shard_id(0))[0])
+    return Committed(folder, folder.record(shard_id(0)))
 
 
 @pytest.fixture(scope="module")

@@ -150,4 +150,4 @@ def embed(
     report = Run(str(root), [Untrained(), AtHand(pairs, sizes), Embed(recipe)]).execute(LocalExecutor())
     assert not report.failed, report.failed
     folder = StageFolder(str(root), "embed")
-    return Embedded(str(root), Committed(folder, folder.record(shard_id(0))[0]))
+    return Embedded(str(root), Committed(folder, folder.record(shard_id(0))))
