@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""What a run did: rows and losses stage by stage, sizes, scores, recall, time. Works on a running root too."""
+"""What a run did, and how it gets on if it is at work: rates, time left, stragglers, failed shards and their causes;
+rows and losses stage by stage, sizes, scores, recall, time."""
 
 import argparse
 import json
@@ -8,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.errors import reporting_errors
-from stages.report import tables
+from stages.report import progress, tables
 
 if TYPE_CHECKING:
     import polars as pl
@@ -38,11 +39,15 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="a run, finished or not")
     parser.add_argument("--json", action="store_true", help="one object of all tables, for programs")
+    parser.add_argument("--progress", action="store_true", help="only how it gets on: at once, however large the run")
     given = parser.parse_args(argv)
-    found = tables(given.root)
+    said, found = progress(given.root)
+    if not given.progress:
+        found |= tables(given.root)
     if given.json:
         print(json.dumps({title: frame.to_dicts() for title, frame in found.items()}, indent=1))
     else:
+        print(f"{said}\n")
         show(found)
     return 0
 

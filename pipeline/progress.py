@@ -29,7 +29,7 @@ class Progress:
         self._root = root
         self._runs = runs
         self._meters: defaultdict[str, Meter] = defaultdict(Meter)
-        self._next = time.monotonic() + EVERY_S
+        self._next = time.monotonic()
         self._live = None
         if sys.stderr.isatty():
             from rich.console import Console

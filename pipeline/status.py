@@ -7,7 +7,7 @@ import os
 import socket
 import statistics
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,13 +24,14 @@ KEPT = 1000  # shards, of which the typical time is told
 
 
 class StageStatus(Section):
-    """rows_in, rows_out: of the shards that this driver made. seconds of a shard: from when it was handed out."""
+    """Rows and rejects are of the shards that this driver made; a shard's seconds count from when it was handed out."""
 
     stage: str
     shards: int  # planned
     done: int
     rows_in: int
     rows_out: int
+    rejects: dict[str, int]  # reason → rows
     rows_per_s: float  # in the last minutes
     eta_s: float | None
     typical_s: float | None  # median of a shard
@@ -70,6 +71,7 @@ class Meter:
     rows_in: int = 0
     rows_out: int = 0
     made: int = 0  # shards
+    rejects: Counter[str] = field(default_factory=Counter)
     _began: dict[str, float] = field(default_factory=dict)  # shard → when it was handed out
     _took: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
     _recent: deque[tuple[float, int]] = field(default_factory=deque)  # when a shard was committed, and its rows
@@ -91,6 +93,7 @@ class Meter:
         self.made += 1
         self.rows_in += record.rows_in
         self.rows_out += record.rows_out
+        self.rejects.update(record.rejects)
 
     def status(self, stage: str, shards: int, done: int, failed: Mapping[str, str]) -> StageStatus:
         now = time.monotonic()
@@ -102,6 +105,7 @@ class Meter:
             done=done,
             rows_in=self.rows_in,
             rows_out=self.rows_out,
+            rejects=self.rejects,
             rows_per_s=rows / seconds,
             eta_s=(shards - done) * seconds / recent if recent else None,
             typical_s=statistics.median(self._took) if self._took else None,

@@ -1,7 +1,10 @@
 """Small stages for tests of the frame. They lie in a module of their own because Ray's workers import them."""
 
+import math
 import os
+import secrets
 import signal
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,6 +67,9 @@ class Squares(Stage[int]):
     def settings(self) -> Mapping[str, Json]:
         return {"factor": self.factor}
 
+    def pair_ids(self, task: Task) -> list[str]:
+        return [f"n-{n:010d}" for n in task.read("numbers").table("numbers")["n"].to_pylist()]
+
     def open(self, task: Task) -> int:
         return self.factor
 
@@ -81,23 +87,52 @@ class Squares(Stage[int]):
 
 
 @dataclass(frozen=True)
+class Roots(Stage[None]):
+    """Behind Squares, shard by shard."""
+
+    name, version = "roots", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return (Input("squares"),)
+
+    def settings(self) -> Mapping[str, Json]:
+        return {}
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        squares = task.read("squares").table("squares")["n"].to_pylist()
+        out.table("roots", "{stem}.parquet", pa.table({"n": [math.isqrt(n) for n in squares]}))
+        return Counts(len(squares), len(squares))
+
+
+@dataclass(frozen=True)
+class Crawled(Numbers):
+    """Numbers that come out differently each time they are made, as what is crawled does."""
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        out.json("crawled", "crawled_{stem}.json", secrets.token_hex())
+        return super().process(task, out, state)
+
+
+@dataclass(frozen=True)
 class Total(Stage[None]):
     """One shard over the whole of its input."""
 
+    reads: str = "squares"
     name, version = "total", 1
 
     @property
     def inputs(self) -> Sequence[Input]:
-        return (Input("squares", Need.WHOLE),)
+        return (Input(self.reads, Need.WHOLE),)
 
     def settings(self) -> Mapping[str, Json]:
         return {}
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(shard_id(0), {"rows": whole["squares"].rows})])
+        return Plan([Shard(shard_id(0), {"rows": whole[self.reads].rows})])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        table = task.whole("squares").tables("squares")
+        table = task.whole(self.reads).tables(self.reads)
         assert table.num_rows == task.params["rows"]
         out.json("total", "total_{stem}.json", sum(table["n"].to_pylist()))
         return Counts(table.num_rows, table.num_rows)
@@ -117,3 +152,8 @@ def data_of(root: str, stage: str) -> dict[tuple[str, str], bytes]:
 def everything_in(root: str, stages: Sequence[str] = ("numbers", "squares", "total")) -> dict[str, object]:
     """All data, and nothing of attempts, times and hosts: what a crash may not change."""
     return {stage: data_of(root, stage) for stage in stages}
+
+
+def left_in(root: Path) -> dict[str, int]:
+    """How many files lie in each folder: more than a quiet run leaves are rests of a dead attempt."""
+    return dict(Counter(str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file()))

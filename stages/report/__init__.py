@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["PAGE", "funnel", "rejects", "tables", "write_report"]
+__all__ = ["PAGE", "funnel", "progress", "rejects", "tables", "write_report"]
 
 PAGE = "report.html"
 
@@ -21,6 +21,15 @@ def funnel(root: str) -> "pl.DataFrame":
     from stages.report.root import RunRoot
 
     return counts.funnel(RunRoot(root))
+
+
+def progress(root: str) -> "tuple[str, dict[str, pl.DataFrame]]":
+    """What the run's driver last said of it: a sentence, and tables by title."""
+    from pipeline.status import read_status
+    from stages.report.progress import progress, said
+
+    status = read_status(root)
+    return (said(status), progress(status)) if status else ("No driver has said anything of this run.", {})
 
 
 def tables(root: str) -> "dict[str, pl.DataFrame]":

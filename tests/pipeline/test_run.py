@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,16 +18,11 @@ from pipeline.run import Base, Run, RunReport
 from pipeline.stage import Shard
 from pipeline.storage import LocalStore
 from pipeline.writer import Job, ShardWriter, Task, make_shard
-from tests.toys import ROWS, Numbers, Squares, Total, everything_in, toy_stages
+from tests.toys import ROWS, Numbers, Squares, Total, everything_in, left_in, toy_stages
 
 
 def run(root: Path, *stages: object, base: Base | None = None, executor: Executor | None = None) -> RunReport:
     return Run(str(root), list(stages or toy_stages()), base).execute(executor or LocalExecutor())  # type: ignore[arg-type]
-
-
-def left_in(root: Path) -> dict[str, int]:
-    """How many files lie in each folder: more than a quiet run leaves are rests of a dead attempt."""
-    return dict(Counter(str(path.parent.relative_to(root)) for path in root.rglob("*") if path.is_file()))
 
 
 def total_of(root: Path) -> int:
