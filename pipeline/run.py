@@ -204,8 +204,8 @@ class Run:
             return False
         accepted = 0
         for run in runs:
-            for shard, cause in list(run.failed.items()):
-                if run.reject(shard, cause):
+            for shard in list(run.failed):
+                if run.reject(shard):
                     progress.trouble(f"{run.name}:{shard} is accepted as rejects")
                     self._committed(run, shard, runs)
                     accepted += 1

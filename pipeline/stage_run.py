@@ -212,10 +212,15 @@ class StageRun:
         self.running.discard(shard)
         self.failed[shard] = cause
 
-    def reject(self, shard: str, cause: str) -> bool:
-        """Commit a failed shard as rejects. False: the run cannot do without it."""
+    def reject(self, shard: str) -> bool:
+        """Commit a failed shard as rejects. False: the run cannot do without it, or its rows cannot be told."""
         assert self.job is not None, "only a stage that was prepared has failed shards"
-        return reject_shard(self.job, self.shards[shard], cause.strip().splitlines()[-1]) is not None
+        cause = self.failed[shard].strip().splitlines()[-1]
+        try:
+            return reject_shard(self.job, self.shards[shard], cause) is not None
+        except Exception as error:  # noqa: BLE001 - what it reads may be what is broken
+            log.warning("%s:%s cannot be accepted: %s", self.name, shard, error)
+            return False
 
     @property
     def complete(self) -> bool:

@@ -16,13 +16,19 @@ from tests.toys import data_of
 
 ROOT = Path(__file__).parents[2]
 PORT = 18792
-STAGES = (*CRAWL, *AFTER)
+STAGES = (*CRAWL, *AFTER[:2], "filter_duplicates", *AFTER[2:])
+
+
+def arguments(root: Path, lists: Path) -> list[str]:
+    """Of the main job with every stage that it has."""
+    return [RECIPE, *small(root, lists, PORT), "filter.duplicates=drop"]
 
 
 @pytest.fixture(scope="module")
 def quiet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quiet")
-    assert build_index.main([RECIPE, *small(folder / "root", folder / "lists", PORT)]) == 0
+    assert build_index.main(arguments(folder / "root", folder / "lists")) == 0
+    assert {path.parent.name for path in (folder / "root").glob("*/plan.json")} == set(STAGES)
     return folder
 
 
@@ -34,11 +40,10 @@ def test_killed_at_any_step_of_any_stage_and_run_again_the_root_is_the_same(
 ) -> None:
     for done in STAGES[: STAGES.index(stage)]:
         shutil.copytree(quiet / "root" / done, tmp_path / done)
-    arguments = [RECIPE, *small(tmp_path, quiet / "lists", PORT)]
+    command = [sys.executable, "jobs/build_index.py", *arguments(tmp_path, quiet / "lists")]
     environment = os.environ | {"REVILM_FAILPOINT": f"{stage}:{step}", "PYTHONPATH": str(ROOT)}
-    died = subprocess.run([sys.executable, "jobs/build_index.py", *arguments], cwd=ROOT, env=environment, check=False)
-    assert died.returncode == -signal.SIGKILL
-    assert build_index.main(arguments) == 0
+    assert subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == -signal.SIGKILL
+    assert build_index.main(arguments(tmp_path, quiet / "lists")) == 0
     for made in STAGES:
         for (shard, name), data in data_of(str(quiet / "root"), made).items():
             if (made, name) != ("download", "pairs"):  # that table holds the milliseconds of each fetch

@@ -188,6 +188,14 @@ def test_a_stage_that_cannot_do_without_a_shard_fails_in_spite_of_accept_failed(
     assert list(report.failed) == [("squares", BAD)]
 
 
+def test_a_shard_whose_rows_cannot_be_told_is_not_accepted(tmp_path: Path) -> None:
+    run(tmp_path, Numbers(6))
+    path = data_file(tmp_path, "numbers")
+    path.write_bytes(bytes(path.stat().st_size))
+    report = run(tmp_path, Numbers(6), Squares(), accept_failed=True)
+    assert list(report.failed) == [("squares", BAD)]
+
+
 class AllBad(Squares):
     def process(self, task: object, out: object, state: int) -> None:  # type: ignore[override]
         raise ValueError("no shard is to my taste")
