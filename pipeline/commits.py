@@ -121,10 +121,10 @@ class StageFolder:
 
     def _read(self, kind: type[Kept], path: str) -> Kept | None:
         """None where there is no such file. Raises InputError where it is not what it should be."""
-        if self.store.size(path) is None:
-            return None
         try:
             return kind.model_validate_json(self.store.read(path))
+        except FileNotFoundError:
+            return None
         except ValidationError:
             raise InputError(f"{self.root}/{self.stage}/{path} cannot be read; remove it to make it again") from None
 

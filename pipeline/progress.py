@@ -10,7 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipeline.commits import CommitRecord
-from pipeline.status import EVERY_S, Meter, StageStatus, read_status, write_status
+from pipeline.errors import StorageError
+from pipeline.status import EVERY_S, STATUS, Meter, StageStatus, read_status, write_status
 
 if TYPE_CHECKING:
     from pipeline.stage_run import StageRun
@@ -47,14 +48,10 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        if error is None:  # else what broke the run may be the storage
-            self._write_last()
-
-    def _write_last(self) -> None:
-        """A run that found everything done leaves the last one's word, unless that was killed over it."""
-        last = read_status(self._root)
-        if self._meters or last is None or not last.ended:
-            write_status(self._root, self._statuses(), ended=True)
+        # A run that found everything done leaves the last one's word, unless that was killed over it.
+        last = None if self._meters else read_status(self._root)
+        if last is None or not last.ended:
+            self._say(self._statuses(), ended=True)
 
     def started(self, run: "StageRun", shard: str) -> None:
         self._meters[run.name].start(shard)
@@ -76,10 +73,16 @@ class Progress:
             return
         self._next = time.monotonic() + EVERY_S
         statuses = self._statuses()
-        write_status(self._root, statuses, ended=False)
+        self._say(statuses, ended=False)
         for status in statuses if not self._live else []:
             if self._meters[status.stage].made and status.done < status.shards:
                 log.info(_line(status))
+
+    def _say(self, statuses: list[StageStatus], *, ended: bool) -> None:
+        try:
+            write_status(self._root, statuses, ended=ended)
+        except StorageError as error:  # whether the run can go on is for its shards to find out
+            log.warning("%s was not written: %s", STATUS, error)
 
     def _statuses(self) -> list[StageStatus]:
         return [self._status(run) for run in self._runs if run.job]

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from pipeline.credentials import holds_credentials, redact
 from pipeline.errors import RecipeError
 
 Json = Any
@@ -35,16 +36,22 @@ def recipe_arguments(description: str | None) -> argparse.ArgumentParser:
 def load_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """overrides: such as `filter.min_clip_score=0.3`; values are YAML.
 
-    Raises RecipeError with every fault of the recipe in one report.
+    Raises RecipeError with every fault of the recipe in one report. A url with credentials is a fault wherever it
+    stands, for recipes are written down; no report repeats them.
     """
     values = _read_yaml(path)
     faults = [fault for override in overrides for fault in _apply(override, values)]
+    faults += [
+        f"{where}: a url holds credentials; give them through the environment or the cloud's own files"
+        for where, text in _texts(values)
+        if holds_credentials(text)
+    ]
     try:
         recipe = kind.model_validate(values)
     except ValidationError as error:
         faults += [_sentence(kind, fault) for fault in error.errors()]
     if faults:
-        raise RecipeError("\n".join(f"{path.name}: {fault}" for fault in faults))
+        raise RecipeError("\n".join(f"{path.name}: {redact(fault)}" for fault in faults))
     return recipe
 
 
@@ -59,11 +66,28 @@ def _read_yaml(path: Path) -> dict[str, Json]:
         raise RecipeError(f"{path} does not exist; recipes lie in jobs/recipes/") from None
     except OSError as error:
         raise RecipeError(f"{path} cannot be read: {error.strerror}") from None
+    except yaml.MarkedYAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {_yaml_fault(error)}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} is not YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{path} should hold sections (a mapping), found {type(values).__name__}")
     return values
+
+
+def _yaml_fault(error: yaml.MarkedYAMLError) -> str:
+    """Without the line itself, which may hold a secret."""
+    mark = error.problem_mark
+    return f"{error.problem}" + (f" in line {mark.line + 1}, column {mark.column + 1}" if mark else "")
+
+
+def _texts(values: Json, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a recipe, with the dotted name of the setting."""
+    if isinstance(values, str):
+        yield where, values
+    elif isinstance(values, dict | list):
+        for name, inner in values.items() if isinstance(values, dict) else enumerate(values):
+            yield from _texts(inner, f"{where}.{name}" if where else str(name))
 
 
 def _apply(override: str, values: dict[str, Json]) -> Iterator[str]:
@@ -90,7 +114,9 @@ def _apply(override: str, values: dict[str, Json]) -> Iterator[str]:
 def _sentence(kind: type[Section], fault: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
-        found = "" if fault["type"] == "missing" else f" (found {str(fault['input'])[:80]!r})"
+        # Where settings disagree, the input is the whole section, and the message names the settings.
+        shown = fault["type"] != "missing" and not isinstance(fault["input"], dict)
+        found = f" (found {redact(str(fault['input']))[:80]!r})" if shown else ""
         return f"{where or 'recipe'}: {fault['msg']}{found}"
     *sections, key = fault["loc"]
     allowed = _settings(kind, sections)

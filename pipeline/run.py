@@ -4,7 +4,7 @@ The scheduler is a bounded window over an executor. Shard i of a stage starts as
 is committed; a stage that needs an input whole is planned when that input's manifest is written. A shard that raises
 is tried once more; one whose process dies three times is left out; then the run goes on with the others and ends with
 the list of what failed, or, with accept_failed, makes those rejects and goes on. Where nothing but failures comes back,
-or the storage fails, no shard is to blame and the run stops.
+the storage fails or a setting proves wrong, no shard is to blame and the run stops.
 """
 
 from collections import Counter
@@ -177,7 +177,7 @@ class Run:
                 self._raises[call.name] += 1
                 gives_up = self._raises[call.name] >= MAX_RAISES
                 progress.trouble(f"{call.name}: {cause.strip()}")
-                if isinstance(error, StorageError):
+                if isinstance(error, StorageError | RecipeError):
                     self._stopped = str(error)
             case Died(_, cause, counted):
                 self._deaths[call.name] += counted

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from pydantic import ValidationError
+
 from pipeline.commits import CommitRecord
 from pipeline.errors import InputError
 from pipeline.recipe import Section
@@ -49,12 +51,11 @@ class Status(Section):
 
 def read_status(root: str) -> Status | None:
     """None where no driver has written one. Raises InputError where it cannot be read."""
-    store = open_store(root)
-    if store.size(STATUS) is None:
-        return None
     try:
-        return Status.model_validate_json(store.read(STATUS))
-    except ValueError:
+        return Status.model_validate_json(open_store(root).read(STATUS))
+    except FileNotFoundError:
+        return None
+    except ValidationError:
         raise InputError(f"{root}/{STATUS} cannot be read; remove it") from None
 
 

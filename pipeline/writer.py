@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from pipeline.checksums import sha256_of_file
 from pipeline.commits import CommitRecord, Committed, FileEntry, StageFolder, Whole, record_path
+from pipeline.disk import full_disk_told
 from pipeline.errors import ShardFailed
 from pipeline.failpoints import failpoint
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.schemas import REJECTS
 from pipeline.stage import Counts, Need, Shard, Stage
-from pipeline.storage import disk_full
 from pipeline.threads import set_threads
 
 REJECTS_FILE = "rejects"
@@ -153,20 +153,16 @@ def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
     with job.folder.store.scratch() as folder:
         out = ShardWriter(shard.id, folder)
         try:
-            failpoint(job.stage.name, "process")
-            counts = Counts(0, 0) if task.input_failed else job.stage.process(task, out, state)
-            _check(job.stage.name, shard.id, counts, out)
-            return _commit(task, out, counts, started)
+            with full_disk_told(folder):
+                failpoint(job.stage.name, "process")
+                counts = Counts(0, 0) if task.input_failed else job.stage.process(task, out, state)
+                _check(job.stage.name, shard.id, counts, out)
+                return _commit(task, out, counts, started)
         except FileNotFoundError:
             # Another driver has finished the stage meanwhile and swept away what no record names.
             if not job.folder.store.size(record_path(shard.id)):
                 raise
             return job.folder.record(shard.id)
-        except Exception as error:
-            full = disk_full(error, folder)
-            if full is None:
-                raise
-            raise full from error
         finally:
             out.discard()
 

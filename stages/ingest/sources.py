@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from pipeline.credentials import holds_credentials
 from pipeline.errors import InputError
-from pipeline.storage import holds_credentials
 from stages.ingest.lists import ListFile, absolute, base_name, matches
 from stages.ingest.presets import PRESETS, Preset
 from stages.ingest.recipe import IngestRecipe, SourceRecipe
