@@ -6,7 +6,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 BIN := .venv/bin
 FAISS ?= cpu
 
-.PHONY: demo test test-all check benchmark clean
+.PHONY: demo test test-all check benchmark rehearsal clean
 
 demo: .venv/installed
 	$(BIN)/python jobs/build_index.py jobs/recipes/demo.yaml
@@ -24,6 +24,10 @@ check: .venv/installed
 
 benchmark: .venv/installed
 	$(BIN)/python jobs/benchmark.py
+
+# 75,000 shards under faults and kills: about 40 minutes.
+rehearsal: .venv/installed
+	$(BIN)/python jobs/rehearsal.py
 
 # FAISS=gpu installs faiss-gpu in faiss-cpu's place. Exact versions: constraints.txt (torch apart: its CPU and CUDA
 # builds bear different versions, so pyproject.toml holds its range).

@@ -10,7 +10,7 @@
 A stage that was taken from a base holds taken.json alone, which says where the stage lies.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -54,8 +54,8 @@ class CommitRecord(Section):
 
     @property
     def identity(self) -> str:
-        """Of the shard's data: what another one made of the same data is equal in."""
-        return identity_of([self])
+        """Hash of the data files' checksums."""
+        return sha256_of_json({name: file.sha256 for name, file in self.files.items()})
 
     def all_files(self) -> list[FileEntry]:
         return [*self.files.values(), *filter(None, [self.rejects_file])]
@@ -81,7 +81,7 @@ class ShardSummary(Section):
 class Manifest(Section):
     stage: str
     fingerprint: str
-    identity: str  # hash of the data files' checksums
+    identity: str  # hash of its shards' identities
     inputs: dict[str, str]  # input → its identity
     shards: dict[str, ShardSummary]
 
@@ -169,8 +169,8 @@ def resolve_folder(root: str, stage: str) -> StageFolder:
     return resolve_folder(taken.root, stage) if taken else folder
 
 
-def identity_of(records: Iterable[CommitRecord]) -> str:
-    return sha256_of_json([[r.shard, name, file.sha256] for r in records for name, file in sorted(r.files.items())])
+def identity_of(shards: Mapping[str, ShardSummary]) -> str:
+    return sha256_of_json({shard: summary.identity for shard, summary in shards.items()})
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,11 @@
 """One stage of a run, as the driver sees it: prepare (take from the base, or plan), track its shards, finish."""
 
-import io
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from pipeline import schemas
 from pipeline.commits import (
     MANIFEST,
     PLAN,
@@ -19,7 +13,6 @@ from pipeline.commits import (
     TAKEN,
     CommitRecord,
     Manifest,
-    ShardSummary,
     StageFolder,
     StagePlan,
     Taken,
@@ -32,12 +25,11 @@ from pipeline.errors import InputError, RecipeError
 from pipeline.failpoints import failpoint
 from pipeline.fingerprint import fingerprint_of, parts_of, refuse_other
 from pipeline.integrity import damage, fault_of
-from pipeline.reasons import Reason
+from pipeline.ledger import Ledger
 from pipeline.stage import Input, Need, Plan, Shard, Stage
 from pipeline.storage import SCRATCH
 from pipeline.writer import Job, reject_shard
 
-READERS = 16  # commit records read at once
 log = logging.getLogger("pipeline")
 
 
@@ -232,21 +224,21 @@ class StageRun:
         """Read every record, write stats and the manifest. False: some shards have to be made again."""
         assert self.job is not None, "finished only after it was prepared"
         sizes = self.folder.store.list("")
-        records = self._records(sizes)
-        again = [shard for shard in self.shards if shard not in records]
-        if again:
-            self.done -= set(again)
-            self.ready |= dict.fromkeys(again)
+        ledger = Ledger.of(self.shards, lambda shard: self._record(shard, sizes), sizes)
+        if ledger.unbelieved:
+            self._make_again(ledger.unbelieved)
+            self.done -= ledger.unbelieved.keys()
+            self.ready |= dict.fromkeys(ledger.unbelieved)
             return False
-        self._write_stats(records.values())
-        self._delete_unnamed(records.values(), sizes)
+        self.folder.store.write(STATS, ledger.stats())
+        self._delete_but(ledger.named, sizes)
         failpoint(self.name, "stats")
         manifest = Manifest(
             stage=self.name,
             fingerprint=self.job.fingerprint,
-            identity=identity_of(records.values()),
+            identity=identity_of(ledger.shards),
             inputs=self._identities(),
-            shards={shard: _summary(record, sizes[record_path(shard)]) for shard, record in records.items()},
+            shards=ledger.shards,
         )
         self.folder.store.create(MANIFEST, manifest.model_dump_json(indent=1).encode())
         failpoint(self.name, "manifest")
@@ -258,14 +250,6 @@ class StageRun:
         found = {s.key: self.upstream[s.key] for s in self.stage.inputs}
         wholes = {k: Whole.open(u.root, u.stage) if isinstance(u, StageFolder) else u.whole for k, u in found.items()}
         return {key: whole.identity for key, whole in wholes.items() if whole}
-
-    def _records(self, sizes: Mapping[str, int]) -> dict[str, CommitRecord]:
-        """Of the shards that can be believed, in the plan's order. The others' records are removed, so that they are
-        made again."""
-        with ThreadPoolExecutor(READERS) as pool:
-            read = dict(zip(self.shards, pool.map(lambda shard: self._record(shard, sizes), self.shards), strict=True))
-        self._make_again({shard: found for shard, found in read.items() if isinstance(found, str)})
-        return {shard: found for shard, found in read.items() if isinstance(found, CommitRecord)}
 
     def _record(self, shard: str, sizes: Mapping[str, int]) -> CommitRecord | str:
         """The record, or why it cannot be believed."""
@@ -283,39 +267,7 @@ class StageRun:
                     return f"{record_path(shard)} was made of another {source.stage} shard"
         return fault_of(record, sizes) or record
 
-    def _write_stats(self, records: Iterable[CommitRecord]) -> None:
-        rows = [stats_row(record) for record in records]
-        written = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=schemas.STATS), written, compression="zstd")
-        self.folder.store.write(STATS, written.getvalue())
-
-    def _delete_unnamed(self, records: Iterable[CommitRecord], sizes: Mapping[str, int]) -> None:
+    def _delete_but(self, named: Set[str], sizes: Mapping[str, int]) -> None:
         """Files of attempts that lost or died."""
-        named = {file.path for record in records for file in record.all_files()}
         ours = (path for path in sizes if path.split("/")[0] in ("data", "rejects", SCRATCH))
         self.folder.store.delete(sorted(path for path in ours if path not in named))
-
-
-def _summary(record: CommitRecord, record_bytes: int) -> ShardSummary:
-    return ShardSummary(
-        identity=record.identity,
-        record_bytes=record_bytes,
-        rows_in=record.rows_in,
-        rows_out=record.rows_out,
-        empty=not record.files,
-    )
-
-
-def stats_row(record: CommitRecord) -> dict[str, Any]:
-    return {
-        "shard": record.shard,
-        "attempt": record.attempt,
-        "rows_in": record.rows_in,
-        "rows_out": record.rows_out,
-        "seconds": record.seconds,
-        "bytes": sum(file.bytes for file in record.files.values()),
-        "host": record.host,
-        **{reason.value: record.rejects.get(reason.value, 0) for reason in Reason},
-        "metrics": list(record.metrics.items()),
-        "files": [{"path": file.path, "bytes": file.bytes} for file in record.all_files()],
-    }

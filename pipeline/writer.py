@@ -155,8 +155,7 @@ def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
         try:
             with full_disk_told(folder):
                 failpoint(job.stage.name, "process")
-                counts = Counts(0, 0) if task.input_failed else job.stage.process(task, out, state)
-                _check(job.stage.name, shard.id, counts, out)
+                counts = Counts(0, 0) if task.input_failed else _process(task, out, state)
                 return _commit(task, out, counts, started)
         except FileNotFoundError:
             # Another driver has finished the stage meanwhile and swept away what no record names.
@@ -186,11 +185,17 @@ def open_state(job: Job, shard: Shard) -> Any:
     return job.stage.open(Task(job, shard))
 
 
-def _check(stage: str, shard: str, counts: Counts, out: ShardWriter) -> None:
+def _process(task: Task, out: ShardWriter, state: Any) -> Counts:
+    """Raises ShardFailed where rows are lost, or nothing is written: a shard without a file counts as a failed one."""
+    counts = task.job.stage.process(task, out, state)
+    where = f"{task.job.stage.name} {task.id}"
     lost = counts.rows_in - counts.rows_out - sum(out.rejected.values())
-    sums = f"{counts.rows_in} rows in, {counts.rows_out} out, rejects {out.rejected}"
     if lost:
-        raise ShardFailed(f"{stage} {shard}: {sums}: {lost} lost")
+        sums = f"{counts.rows_in} rows in, {counts.rows_out} out, rejects {out.rejected}"
+        raise ShardFailed(f"{where}: {sums}: {lost} lost")
+    if not out.destinations():
+        raise ShardFailed(f"{where}: no file was written")
+    return counts
 
 
 def _commit(task: Task, out: ShardWriter, counts: Counts, started: float) -> CommitRecord:

@@ -26,7 +26,7 @@ def funnel(root: str) -> "pl.DataFrame":
 def progress(root: str) -> "tuple[str, dict[str, pl.DataFrame]]":
     """What the run's driver last said of it: a sentence, and tables by title."""
     from pipeline.status import read_status
-    from stages.report.progress import progress, said
+    from stages.report.at_work import progress, said
 
     status = read_status(root)
     return (said(status), progress(status)) if status else ("No driver has said anything of this run.", {})

@@ -13,9 +13,9 @@ import yaml
 from pipeline import schemas
 from pipeline.commits import STATS, CommitRecord, Committed, StageFolder, StagePlan, resolve_folder
 from pipeline.errors import InputError
+from pipeline.ledger import stats_row
 from pipeline.recipe import Json
 from pipeline.schemas import DOWNLOADED, EMBEDDED, JUDGED, PAIRS, REJECTS, URLS
-from pipeline.stage_run import stats_row
 from pipeline.storage import open_store
 
 STAGES = (

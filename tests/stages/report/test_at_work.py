@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipeline.status import StageStatus, Status
-from stages.report.progress import progress, said
+from stages.report.at_work import progress, said
 
 
 def stage(**known: object) -> StageStatus:

@@ -1,0 +1,86 @@
+"""Two Ray nodes on this machine, the second of which can be lost."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+MEMORY = 100 * 2**20  # bytes of a node's object store: only descriptors pass through it
+FAST_HEALTH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 500,
+    "health_check_failure_threshold": 2,
+}
+"""A lost node is noticed within seconds; Ray's own settings take half a minute."""
+
+
+@dataclass
+class TwoNodes:
+    """The head, where drivers join, and the other one. Both declare `cpus`."""
+
+    cpus: int
+    health: Mapping[str, int]
+    _cluster: Any = field(init=False)
+    _other: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        options: dict[str, Any] = {"num_cpus": self.cpus, "object_store_memory": MEMORY, "include_dashboard": False}
+        if self.health:
+            options["_system_config"] = dict(self.health)
+        self._cluster = Cluster(initialize_head=True, head_node_args=options)
+        self.join()
+
+    @property
+    def address(self) -> str:
+        return str(self._cluster.address)
+
+    def join(self) -> None:
+        self._other = self._cluster.add_node(num_cpus=self.cpus, object_store_memory=MEMORY)
+
+    def lose(self) -> None:
+        """As a power cut would take it: its processes are killed, and nobody is told."""
+        self._cluster.remove_node(self._other, allow_graceful=False)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@contextlib.contextmanager
+def two_nodes(cpus: int, health: Mapping[str, int] = FAST_HEALTH) -> Iterator[TwoNodes]:
+    """Ray's files and whatever killed workers leave behind lie in a folder that goes away with the cluster."""
+    # Its path is short because sockets lie in it, whose paths may have 107 characters.
+    with tempfile.TemporaryDirectory(prefix="two", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        settings = {
+            "TMPDIR": folder,
+            "RAY_AUTH_MODE": "disabled",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": os.pathsep.join(filter(None, [_checkout(), os.environ.get("PYTHONPATH")])),
+        }
+        with environment(settings):
+            nodes = TwoNodes(cpus, health)
+            try:
+                yield nodes
+            finally:
+                nodes.close()
+
+
+@contextlib.contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """For the processes that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ |= settings
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def _checkout() -> str:
+    return str(Path(__file__).parent.parent)
