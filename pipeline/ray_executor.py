@@ -1,10 +1,13 @@
 """Shards as Ray tasks, and as calls of long-lived actors where a stage keeps state. Only descriptors cross the wire."""
 
+import itertools
 import logging
 import os
+import textwrap
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from ray import exceptions
 from pipeline.commits import CommitRecord
 from pipeline.errors import RecipeError
 from pipeline.executor import Call, Died, Done, Outcome, Raised
+from pipeline.metrics import Metrics
 from pipeline.progress import show_progress
 from pipeline.stage import Resources, Shard
 from pipeline.writer import Job, make_shard, open_state
@@ -21,6 +25,11 @@ from pipeline.writer import Job, make_shard, open_state
 log = logging.getLogger("pipeline")
 
 CALLS_PER_ACTOR = 2  # one runs, one waits; a dying actor takes its queue with it
+WORKER_DIED = "its worker process has died"  # an actor's error tells the cause in its text alone
+CAUSE_CHARS = 500
+PLACING_S = 10  # what a node with room needs at most to start an actor's process
+
+_actor_numbers = itertools.count()  # an actor's name may not come twice in a job
 
 
 def connect(cpus: int | None) -> None:
@@ -56,6 +65,9 @@ class Worker:
         self._state: Any = None
         self._opened = False
 
+    def __repr__(self) -> str:
+        return self._job.stage.name  # before its lines in the driver's log
+
     def make(self, shard: Shard) -> CommitRecord:
         show_progress()
         if not self._opened:
@@ -74,6 +86,8 @@ _make_remotely = ray.remote(_make)
 @dataclass
 class _Actor:
     handle: Any
+    placed: Any  # a reference that is ready once a node has taken it in
+    since: float = field(default_factory=time.monotonic)
     calls: list[Any] = field(default_factory=list)  # references, the running one first
     killed_by: Any = None  # the reference that ran when it died
 
@@ -82,7 +96,6 @@ class _Actor:
 class _InFlight:
     call: Call
     actor: _Actor | None  # None: a task
-    nodes: frozenset[str]  # alive when it was submitted
 
 
 @dataclass
@@ -93,18 +106,22 @@ class RayExecutor:
     cpus: int | None = None
     _jobs: dict[str, Any] = field(default_factory=dict)  # stage → its Job in the object store
     _flying: dict[Any, _InFlight] = field(default_factory=dict)  # by reference
-    _tasks: Counter[str] = field(default_factory=Counter)  # stage → in flight
+    _in_flight: Counter[str] = field(default_factory=Counter)  # by stage
     _actors: dict[str, list[_Actor]] = field(default_factory=lambda: defaultdict(list))
-    _nodes: frozenset[str] = frozenset()
     _total: tuple[float, dict[str, float]] = (0.0, {})
 
     def room(self, job: Job) -> int:
         if not ray.is_initialized():
             connect(self.cpus)
         if job.stage.stateful:
-            return CALLS_PER_ACTOR * self._wanted_actors(job) - sum(len(a.calls) for a in self._actors[job.stage.name])
-        window = max(8, int(2 * self._resources().get("CPU", 1) / max(job.stage.resources.cpus, 0.1)))
-        return window - self._tasks[job.stage.name]
+            window = CALLS_PER_ACTOR * self._wanted_actors(job)
+        else:
+            window = max(8, int(2 * self._resources().get("CPU", 1) / max(job.stage.resources.cpus, 0.1)))
+        return window - self._in_flight[job.stage.name]
+
+    @cached_property
+    def _metrics(self) -> Metrics:
+        return Metrics()
 
     def submit(self, call: Call) -> None:
         name = call.job.stage.name
@@ -112,15 +129,16 @@ class RayExecutor:
             self._jobs[name] = ray.put(call.job)
         if call.job.stage.stateful:
             actor = self._freest_actor(call.job)
-            reference = actor.handle.make.options(name=call.name).remote(call.shard)
+            reference = actor.handle.make.options(name=name).remote(call.shard)
             actor.calls.append(reference)
         else:
-            options = self._options(call.job.stage.resources) | {"name": call.name, "scheduling_strategy": "SPREAD"}
+            options = self._options(call.job.stage.resources) | {"name": name, "scheduling_strategy": "SPREAD"}
             reference = _make_remotely.options(**options, max_retries=0).remote(self._jobs[name], call.shard)
-            self._tasks[name] += 1
-        self._flying[reference] = _InFlight(call, actor if call.job.stage.stateful else None, self._nodes)
+        self._flying[reference] = _InFlight(call, actor if call.job.stage.stateful else None)
+        self._count_in_flight(name, 1)
 
     def wait(self) -> list[Outcome]:
+        self._free_unplaced()
         ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=1)
         if ready:
             ready, _ = ray.wait(list(self._flying), num_returns=len(self._flying), timeout=0)
@@ -139,7 +157,7 @@ class RayExecutor:
                 ray.cancel(reference, force=True)
         for actor in [actor for actors in self._actors.values() for actor in actors]:
             ray.kill(actor.handle)
-        for kept in (self._flying, self._actors, self._jobs, self._tasks):
+        for kept in (self._flying, self._actors, self._jobs, self._in_flight):
             kept.clear()
 
     def _options(self, resources: Resources) -> dict[str, Any]:
@@ -156,7 +174,6 @@ class RayExecutor:
         if time.monotonic() - asked > 1:
             total = ray.cluster_resources()
             self._total = (time.monotonic(), total)
-            self._nodes = _alive()
         return total
 
     def _wanted_actors(self, job: Job) -> int:
@@ -175,21 +192,42 @@ class RayExecutor:
             options = self._options(job.stage.resources)
             # On a machine with one CPU the actor must leave it to the tasks that feed it.
             options["num_cpus"] = min(options["num_cpus"], max(0, self._resources().get("CPU", 1) - 1))
-            idle = _Actor(ray.remote(Worker).options(**options, max_restarts=0).remote(self._jobs[job.stage.name]))
+            idle = self._new_actor(job.stage.name, options)
             actors.append(idle)
         return idle or min(actors, key=lambda actor: len(actor.calls))
 
+    def _new_actor(self, stage: str, options: dict[str, Any]) -> _Actor:
+        # Retries without restarts: where a worker cannot be reached, Ray calls it again until it answers or the cause
+        # of its death is known (after 15 s where a node's processes are gone, a minute where it is only silent).
+        options |= {"name": f"{stage}-{next(_actor_numbers)}", "max_restarts": 0, "max_task_retries": -1}
+        handle = ray.remote(Worker).options(**options).remote(self._jobs[stage])
+        return _Actor(handle, handle.__ray_ready__.remote())
+
+    def _free_unplaced(self) -> None:
+        """Give up actors that no node has room for while another is idle: their shards would wait for ever."""
+        for actors in self._actors.values():
+            if all(actor.calls for actor in actors):
+                continue
+            for actor in actors:
+                if actor.calls and time.monotonic() - actor.since > PLACING_S and not _ready(actor.placed):
+                    ray.kill(actor.handle)
+
     def _outcome(self, reference: Any) -> Outcome:
         flying = self._flying.pop(reference)
+        outcome = self._ended(flying, reference)
+        self._leave(flying, reference)
+        self._metrics.ended(outcome)
+        return outcome
+
+    def _ended(self, flying: _InFlight, reference: Any) -> Outcome:
         try:
             return Done(flying.call, ray.get(reference))
         except exceptions.RayTaskError as error:
             return Raised(flying.call, str(error), error.cause)  # as text: the traceback on the worker
         except exceptions.RayError as error:
-            counted = self._was_running(flying, reference) and not self._lost_a_node(flying)
-            return Died(flying.call, f"{type(error).__name__}: {error}", counted)
-        finally:
-            self._leave(flying, reference)
+            counted = self._was_running(flying, reference) and _blames_the_worker(error)
+            said = textwrap.shorten(str(error), CAUSE_CHARS, placeholder=" …")
+            return Died(flying.call, f"{type(error).__name__}: {said}", counted)
 
     def _was_running(self, flying: _InFlight, reference: Any) -> bool:
         """False: the call only waited in an actor that another one took with it."""
@@ -202,15 +240,22 @@ class RayExecutor:
         return bool(actor.killed_by == reference)
 
     def _leave(self, flying: _InFlight, reference: Any) -> None:
-        if flying.actor is None:
-            self._tasks[flying.call.job.stage.name] -= 1
-        else:
+        if flying.actor is not None:
             flying.actor.calls.remove(reference)
+        self._count_in_flight(flying.call.job.stage.name, -1)
 
-    def _lost_a_node(self, flying: _InFlight) -> bool:
-        """A node that was there at submission is gone: its shards are not to blame."""
-        return bool(flying.nodes - _alive())
+    def _count_in_flight(self, stage: str, change: int) -> None:
+        self._in_flight[stage] += change
+        self._metrics.in_flight(stage, self._in_flight[stage])
 
 
-def _alive() -> frozenset[str]:
-    return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+def _ready(reference: Any) -> bool:
+    return bool(ray.wait([reference], timeout=0)[0])
+
+
+def _blames_the_worker(error: exceptions.RayError) -> bool:
+    """Ray tells a worker that died on its own from one lost with its node; whatever else it meets (a node, a
+    pre-emption, an environment that could not be set up) is not the shard's doing."""
+    if isinstance(error, exceptions.ActorDiedError):
+        return WORKER_DIED in str(error) and not error.preempted
+    return isinstance(error, exceptions.WorkerCrashedError | exceptions.OutOfMemoryError)

@@ -1,5 +1,6 @@
 """The main job as people run it on a cluster: a real `ray start --head`, and `ray job submit` in both of its forms."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,23 +10,28 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 START_S = 90
+SCRAPE_S = 30  # a process hands its numbers to its node every ten seconds
 
 
 @dataclass(frozen=True)
 class Head:
     address: str
+    metrics: str  # the url that Prometheus scrapes
     environment: dict[str, str]
 
     def submit(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
@@ -39,6 +45,22 @@ class Head:
             stderr=subprocess.STDOUT,
             check=False,
         )
+
+    def tasks(self) -> dict[str, Any]:
+        """Name → what Ray says of the tasks with that name: a line of `ray summary tasks`."""
+        with urllib.request.urlopen(f"{self.address}/api/v0/tasks/summarize", timeout=10) as answer:
+            found = json.load(answer)["data"]["result"]["result"]
+        summary: dict[str, Any] = found["node_id_to_summary"]["cluster"]["summary"]
+        return summary
+
+    def numbers(self, name: str) -> Counter[str]:
+        """Stage → the sum over a metric's other labels."""
+        with urllib.request.urlopen(self.metrics, timeout=10) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        found: Counter[str] = Counter()
+        for sample in (sample for family in families for sample in family.samples if sample.name == name):
+            found[sample.labels["stage"]] += int(sample.value)
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +78,7 @@ def head() -> Iterator[Head]:
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
     try:
         wait_until_up(address, process)
-        yield Head(address, environment)
+        yield Head(address, f"http://127.0.0.1:{ports['metrics-export-port']}/metrics", environment)
     finally:
         process.send_signal(signal.SIGTERM)  # a blocking `ray start` takes its own processes with it, and no others
         process.wait(60)
@@ -92,17 +114,48 @@ def demo(root: Path) -> list[str]:
     ]
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """The demo, made by a submitted job."""
+
+    root: Path
+    arguments: list[str]
+
+    def records(self) -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in self.root.glob("*/commits/*.json")}
+
+
+@pytest.fixture(scope="module")
+def submitted(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Submitted:
+    root = tmp_path_factory.mktemp("submitted") / "root"
+    job = head.submit("--", "python", "jobs/build_index.py", *(arguments := demo(root)))
+    assert job.returncode == 0, job.stdout[-3000:]
+    return Submitted(root, arguments)
+
+
 @pytest.mark.timeout(600)
-def test_the_demo_runs_as_a_submitted_job_in_both_forms(head: Head, tmp_path: Path) -> None:
-    arguments = demo(tmp_path / "root")
-    submitted = head.submit("--", "python", "jobs/build_index.py", *arguments)
-    assert submitted.returncode == 0, submitted.stdout[-3000:]
-    kept = pl.read_parquet(tmp_path / "root" / "corpus" / "data" / "metadata" / "*.parquet").height
-    assert kept > 50
-    records = {path: path.read_bytes() for path in (tmp_path / "root").glob("*/commits/*.json")}
-    bare = head.submit("jobs/build_index.py", *arguments)
+def test_the_demo_runs_as_a_submitted_job_in_both_forms(head: Head, submitted: Submitted) -> None:
+    assert pl.read_parquet(submitted.root / "corpus" / "data" / "metadata" / "*.parquet").height > 50
+    records = submitted.records()
+    bare = head.submit("jobs/build_index.py", *submitted.arguments)
     assert bare.returncode == 0, bare.stdout[-3000:]
-    assert {path: path.read_bytes() for path in (tmp_path / "root").glob("*/commits/*.json")} == records
+    assert submitted.records() == records
+
+
+@pytest.mark.timeout(600)
+def test_what_a_job_does_is_shown_by_stage(head: Head, submitted: Submitted) -> None:
+    shards = Counter(path.parents[1].name for path in submitted.records())
+    tasks = head.tasks()
+    assert {stage: tasks[stage]["state_counts"] for stage in shards} == {s: {"FINISHED": n} for s, n in shards.items()}
+    stats = {stage: pl.read_parquet(submitted.root / stage / "stats.parquet") for stage in shards}
+    rows_in = Counter({stage: int(table["rows_in"].sum()) for stage, table in stats.items()})
+    deadline = time.monotonic() + SCRAPE_S
+    while head.numbers("ray_revilm_rows_in_total") != rows_in and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert head.numbers("ray_revilm_rows_in_total") == rows_in
+    assert head.numbers("ray_revilm_rows_out_total") + head.numbers("ray_revilm_rejects_total") == rows_in
+    assert head.numbers("ray_revilm_shards_total") == shards
+    assert set(head.numbers("ray_revilm_shards_in_flight").values()) == {0}
 
 
 def test_a_failing_driver_fails_the_submission_and_says_why(head: Head) -> None:
