@@ -16,7 +16,7 @@ from pipeline import schemas
 from pipeline.commits import CommitRecord, ShardSummary, record_path
 from pipeline.reasons import Reason
 
-READERS = 16
+READERS = 64  # an object store takes its time for each
 CHUNK = 1000
 
 

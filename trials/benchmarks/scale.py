@@ -17,7 +17,7 @@ from trials.benchmarks.clock import seconds
 from trials.benchmarks.frame import chain, resumed, run
 from trials.processes import Usage
 
-WARM_UP = 50  # shards; what is taken once is not measured
+WARM_UP = 500  # shards; what is taken once is not measured
 SIZES = (1_000, 10_000, 75_000)
 RESUMED = 10_000
 
