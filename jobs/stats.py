@@ -42,13 +42,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--progress", action="store_true", help="only how it gets on: at once, however large the run")
     given = parser.parse_args(argv)
     said, found = progress(given.root)
-    if not given.progress:
-        found |= tables(given.root)
     if given.json:
+        found |= {} if given.progress else tables(given.root)
         print(json.dumps({title: frame.to_dicts() for title, frame in found.items()}, indent=1))
-    else:
-        print(f"{said}\n")
-        show(found)
+        return 0
+    print(f"{said}\n")
+    show(found)
+    if not given.progress:
+        show(tables(given.root))
     return 0
 
 

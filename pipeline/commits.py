@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,7 @@ class CommitRecord(Section):
 class StagePlan(Section):
     """parts: what the fingerprint was made of, so that a refusal can name the field."""
 
+    format: Literal[2]  # of all files of the protocol
     fingerprint: str
     parts: dict[str, Json]
     resolved: dict[str, Json]
@@ -126,7 +127,10 @@ class StageFolder:
         except FileNotFoundError:
             return None
         except ValidationError:
-            raise InputError(f"{self.root}/{self.stage}/{path} cannot be read; remove it to make it again") from None
+            raise InputError(
+                f"{self.root}/{self.stage}/{path} cannot be read: it is broken, or of another version of this program "
+                f"(finish the root with that one). Nothing was changed; remove {self.root}/{self.stage} to make it anew"
+            ) from None
 
     def committed(self) -> set[str]:
         """The shards that are done, by listing alone."""
@@ -139,6 +143,9 @@ class StageFolder:
         return _done(sizes)
 
     def record(self, shard: str) -> CommitRecord:
+        return self.record_and_bytes(shard)[0]
+
+    def record_and_bytes(self, shard: str) -> tuple[CommitRecord, int]:
         """Raises InputError where it cannot be read as one of this stage."""
         path = record_path(shard)
         data = self.store.read(path)
@@ -148,7 +155,7 @@ class StageFolder:
             raise InputError(f"{self.root}/{self.stage}/{path} is not a commit record ({len(data)} bytes)") from None
         if (record.stage, record.shard) != (self.stage, shard):
             raise InputError(f"{self.root}/{self.stage}/{path} is the record of {record.stage} {record.shard}")
-        return record
+        return record, len(data)
 
 
 def misfit(path: str, found: int | None, wanted: int) -> str | None:

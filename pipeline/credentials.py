@@ -3,7 +3,7 @@
 import re
 
 _CREDENTIALS = re.compile(
-    r"(?<=://)[^/@\s]*:\S*(?=@)"  # key:secret@bucket
+    r"(?<=://)(?<!http://)(?<!https://)[^/@\s]*:\S*(?=@)"  # key:secret@bucket, where a secret may hold slashes
     r"|(?<=http://)[^/@\s]+(?=@)|(?<=https://)[^/@\s]+(?=@)"  # token@host
     r"|(?P<name>[?&](?:x-(?:amz|goog)-)?(?:signature|credential|security-token|sig|awsaccesskeyid|access_token)=)"
     r"[^&\s'\"]+",

@@ -16,10 +16,10 @@ LEFT_BY_A_FULL_DISK = 2**20  # bytes
 
 
 def files_below(folder: Path, above: str = "") -> Iterator[tuple[str, int]]:
-    """Path below the folder and bytes of every file at any depth, links to files too; but not what goes away."""
+    """Path below the folder and bytes of every file at any depth, links followed; but not what goes away."""
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir():  # or a link to one, on another disk
                 yield from files_below(Path(entry), f"{above}{entry.name}/")
                 continue
             with contextlib.suppress(FileNotFoundError):

@@ -5,6 +5,7 @@ PipelineError
 ├── InputError           exit 2   a file that the recipe names is not what it should be
 ├── FingerprintMismatch  exit 2   the root was made with other settings
 ├── StorageError         exit 1   a disk is full, or a store does not answer: no shard's fault, so the run stops
+├── NotOpened            exit 1   a worker cannot get ready for its stage's shards
 └── ShardFailed          exit 1   a shard could not be made
 A fault of a single row is never an exception: it is a reject (pipeline/reasons.py).
 """
@@ -31,6 +32,10 @@ class FingerprintMismatch(PipelineError):
 
 
 class StorageError(PipelineError):
+    exit_code = 1
+
+
+class NotOpened(PipelineError):
     exit_code = 1
 
 

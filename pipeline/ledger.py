@@ -3,7 +3,7 @@
 Records are read a thousand at a time, so that the driver never holds 75,000 of them."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -13,42 +13,48 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import schemas
-from pipeline.commits import CommitRecord, ShardSummary, record_path
+from pipeline.commits import CommitRecord, ShardSummary
 from pipeline.reasons import Reason
 
 READERS = 64  # an object store takes its time for each
 CHUNK = 1000
 
 
+@dataclass(frozen=True)
+class Unbelieved:
+    """Why a record counts for nothing. lost: a file of its shard is gone or cut."""
+
+    why: str
+    lost: bool = False
+
+
 @dataclass
 class Ledger:
-    """unbelieved: shard → why its record counts for nothing."""
-
     shards: dict[str, ShardSummary] = field(default_factory=dict)
-    unbelieved: dict[str, str] = field(default_factory=dict)
+    unbelieved: dict[str, Unbelieved] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)  # files
     _stats: list[pa.Table] = field(default_factory=list)
 
     @classmethod
-    def of(cls, shards: Iterable[str], read: Callable[[str], CommitRecord | str], sizes: Mapping[str, int]) -> "Ledger":
-        """In the order of shards. read: the record, or why it cannot be believed; sizes: of every file of the stage."""
+    def of(cls, shards: Iterable[str], read: Callable[[str], tuple[CommitRecord, int] | Unbelieved]) -> "Ledger":
+        """In the order of shards. read: the record and its bytes, or why it cannot be believed."""
         ledger, waiting = cls(), iter(shards)
         with ThreadPoolExecutor(READERS) as pool:
             while chunk := list(islice(waiting, CHUNK)):
                 found = dict(zip(chunk, pool.map(read, chunk), strict=True))
-                ledger.unbelieved |= {shard: why for shard, why in found.items() if isinstance(why, str)}
-                ledger._add([record for record in found.values() if isinstance(record, CommitRecord)], sizes)
+                ledger.unbelieved |= {shard: why for shard, why in found.items() if isinstance(why, Unbelieved)}
+                ledger._add([record for record in found.values() if not isinstance(record, Unbelieved)])
         return ledger
 
-    def _add(self, records: Sequence[CommitRecord], sizes: Mapping[str, int]) -> None:
-        self.shards |= {record.shard: _summary(record, sizes[record_path(record.shard)]) for record in records}
-        self.named |= {file.path for record in records for file in record.all_files()}
-        self._stats.append(pa.Table.from_pylist([stats_row(record) for record in records], schema=schemas.STATS))
+    def _add(self, found: Sequence[tuple[CommitRecord, int]]) -> None:
+        self.shards |= {record.shard: _summary(record, size) for record, size in found}
+        self.named |= {file.path for record, _ in found for file in record.all_files()}
+        self._stats.append(pa.Table.from_pylist([stats_row(record) for record, _ in found], schema=schemas.STATS))
 
     def stats(self) -> bytes:
         """As parquet, schema STATS."""
         written = io.BytesIO()
-        pq.write_table(pa.concat_tables(self._stats), written, compression="zstd")
+        pq.write_table(pa.concat_tables([schemas.STATS.empty_table(), *self._stats]), written, compression="zstd")
         return written.getvalue()
 
 

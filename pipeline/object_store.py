@@ -25,6 +25,7 @@ Answer = TypeVar("Answer")
 
 CACHE_DIR = Path(os.environ.get("REVILM_CACHE", Path.home() / ".cache" / "revilm"))
 PATIENCE_S = 30.0  # for a store that does not answer
+REFUSED_S = 3.0  # for a refusal that a busy server may have meant otherwise
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 READ_AHEAD = 4 << 20  # bytes; little for one picture of a tar, and enough to read a tar from end to end at full speed
 REFUSALS = (errno.EINVAL, errno.EPERM, errno.ENOSYS, errno.ENAMETOOLONG, errno.EMSGSIZE, errno.EREMCHG)
@@ -59,18 +60,18 @@ class ObjectStore:
         """The answer to a request (of the file system and the full path), which is made again where it fails in
         passing. FileNotFoundError and FileExistsError are answers."""
         fs, url, pause = self._fs, self._full(path), FIRST_PAUSE_S
-        give_up = time.monotonic() + self.patience_s
+        give_up, soon = time.monotonic() + self.patience_s, time.monotonic() + min(REFUSED_S, self.patience_s)
         while True:
             try:
                 return ask(fs, url)
             except Exception as error:
                 said = f"({type(error).__name__}: {redact(str(error))})"
-                if _refuses(error):
+                if _refuses(error) and not (_may_be_passing(error) and time.monotonic() < soon):
                     raise RecipeError(
                         f"{url} is refused {said}: check the url, and the credentials in the environment or in the "
                         "cloud's own files"
                     ) from None
-                if not _fails_in_passing(error):
+                if not _refuses(error) and not _fails_in_passing(error):
                     raise
                 if pause > FIRST_PAUSE_S and time.monotonic() > give_up:  # at least twice, however long one try takes
                     raise StorageError(
@@ -168,7 +169,7 @@ class ObjectStore:
         part = cached.with_suffix(".part")  # one that a dead process left is written over
         size, free = self.size(path) or 0, shutil.disk_usage(cached.parent).free
         if size > free:
-            raise InputError(f"{path} needs {size:,} bytes in {CACHE_DIR}, {free:,} are free; set REVILM_CACHE")
+            raise StorageError(f"{path} needs {size:,} bytes in {CACHE_DIR}, {free:,} are free; set REVILM_CACHE")
         try:
             self._ask(path, lambda fs, url: fs.get_file(url, str(part)))
             if sha256_of_file(part) != sha256:
@@ -220,6 +221,11 @@ def _refuses(error: Exception) -> bool:
         return isinstance(error, PermissionError) or error.errno in REFUSALS
     refused = re.search("Credential|Auth|Token|Profile|Region|Validation", type(error).__name__)
     return isinstance(error, ValueError | NotImplementedError) or refused is not None
+
+
+def _may_be_passing(error: Exception) -> bool:
+    """An upload that broke on its way is a bad request too, and a busy metadata service is no credentials."""
+    return not isinstance(error, PermissionError | NotImplementedError)
 
 
 def _fails_in_passing(error: Exception) -> bool:

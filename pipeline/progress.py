@@ -4,18 +4,18 @@ whoever looks from elsewhere, status.json in the root."""
 import logging
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from pipeline.commits import CommitRecord
-from pipeline.errors import StorageError
+from pipeline.errors import PipelineError, StorageError
 from pipeline.status import EVERY_S, STATUS, Meter, StageStatus, read_status, write_status
 
 if TYPE_CHECKING:
     from pipeline.stage_run import StageRun
 
+FRAME_S = 0.25  # of the table on a terminal
 log = logging.getLogger("pipeline")
 
 
@@ -29,14 +29,15 @@ class Progress:
     def __init__(self, root: str, runs: Sequence["StageRun"]) -> None:
         self._root = root
         self._runs = runs
-        self._meters: defaultdict[str, Meter] = defaultdict(Meter)
-        self._next = time.monotonic()
+        self._meters: dict[str, Meter] = {}
+        self._next = self._next_frame = time.monotonic()
         self._live = None
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(stderr=True), get_renderable=self._text, refresh_per_second=4)
+            # Drawn by the driver itself: a thread of its own would read what the driver changes.
+            self._live = Live(console=Console(stderr=True), auto_refresh=False)
 
     def __enter__(self) -> "Progress":
         if self._live:
@@ -48,13 +49,19 @@ class Progress:
     ) -> None:
         if self._live:
             self._live.stop()
-        # A run that found everything done leaves the last one's word, unless that was killed over it.
-        last = None if self._meters else read_status(self._root)
-        if last is None or not last.ended:
+        if error is None and (self._meters or not self._said_last()):
             self._say(self._statuses(), ended=True)
 
+    def _said_last(self) -> bool:
+        """A run that found everything done leaves the word of the one that did it, unless that was killed over it."""
+        try:
+            last = read_status(self._root)
+        except PipelineError:
+            return False
+        return last is not None and last.ended
+
     def started(self, run: "StageRun", shard: str) -> None:
-        self._meters[run.name].start(shard)
+        self._meters.setdefault(run.name, Meter()).start(shard)
 
     def ended(self, run: "StageRun", shard: str, record: CommitRecord | None) -> None:
         """record: None where the shard was not made."""
@@ -69,13 +76,17 @@ class Progress:
             log.warning("%s", what)
 
     def tick(self) -> None:
-        if time.monotonic() < self._next:
+        now = time.monotonic()
+        if self._live and now >= self._next_frame:
+            self._next_frame = now + FRAME_S
+            self._live.update("\n".join(map(_line, self._statuses())), refresh=True)
+        if now < self._next:
             return
-        self._next = time.monotonic() + EVERY_S
+        self._next = now + EVERY_S
         statuses = self._statuses()
         self._say(statuses, ended=False)
         for status in statuses if not self._live else []:
-            if self._meters[status.stage].made and status.done < status.shards:
+            if status.rows_per_s and status.done < status.shards:
                 log.info(_line(status))
 
     def _say(self, statuses: list[StageStatus], *, ended: bool) -> None:
@@ -88,10 +99,8 @@ class Progress:
         return [self._status(run) for run in self._runs if run.job]
 
     def _status(self, run: "StageRun") -> StageStatus:
-        return self._meters[run.name].status(run.name, len(run.shards), len(run.done), run.failed)
-
-    def _text(self) -> str:
-        return "\n".join(map(_line, self._statuses()))
+        meter = self._meters.get(run.name, Meter())
+        return meter.status(run.name, len(run.shards), len(run.done), run.failed)
 
 
 def _line(status: StageStatus) -> str:

@@ -3,8 +3,9 @@
 The scheduler is a bounded window over an executor. Shard i of a stage starts as soon as shard i of its chained inputs
 is committed; a stage that needs an input whole is planned when that input's manifest is written. A shard that raises
 is tried once more; one whose process dies three times is left out; then the run goes on with the others and ends with
-the list of what failed, or, with accept_failed, makes those rejects and goes on. Where nothing but failures comes back,
-the storage fails or a setting proves wrong, no shard is to blame and the run stops.
+the list of what failed, or, with accept_failed, makes those rejects and goes on. More than 20 shards, or 1 % of a
+stage, are never accepted, and stop the run where they fail one after the other; so does a storage that fails, a setting
+that proves wrong, and a state that cannot be opened: no shard is to blame then.
 """
 
 from collections import Counter
@@ -13,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipeline.commits import StageFolder, resolve_folder
-from pipeline.errors import RecipeError, StorageError
+from pipeline.credentials import redact
+from pipeline.errors import NotOpened, RecipeError, StorageError
 from pipeline.executor import Call, Died, Done, Executor, LocalExecutor, Outcome, Raised
 from pipeline.progress import Progress
 from pipeline.recipe import Section
@@ -22,7 +24,6 @@ from pipeline.stage_run import StageRun
 from pipeline.storage import absolute_root, open_store
 
 MAX_RAISES, MAX_DEATHS, MAX_LOSSES = 2, 3, 20
-MAX_IN_A_ROW = 20  # shards of one stage that fail with none made between them
 SHOWN = 20  # failed shards, of a report
 
 
@@ -86,6 +87,8 @@ class Run:
     def execute(self, executor: Executor) -> RunReport:
         """Raises FingerprintMismatch, RecipeError or InputError before any shard is started; a failing shard is in the
         report, not an exception."""
+        for run in self._connect():
+            run.look()  # so that nothing is changed in a root that is refused
         runs = self._connect()
         self._advance(runs, executor)
         self._keep_recipe()
@@ -166,37 +169,52 @@ class Run:
     def _settle(self, outcome: Outcome, runs: Sequence[StageRun], progress: Progress) -> None:
         call = outcome.call
         run = next(run for run in runs if run.job is call.job)
-        shard = call.shard.id
-        progress.ended(run, shard, outcome.record if isinstance(outcome, Done) else None)
-        match outcome:
-            case Done():
-                self._in_a_row[run.name] = 0
-                self._committed(run, shard, runs)
-                return
-            case Raised(_, cause, error):
-                self._raises[call.name] += 1
-                gives_up = self._raises[call.name] >= MAX_RAISES
-                progress.trouble(f"{call.name}: {cause.strip()}")
-                if isinstance(error, StorageError | RecipeError):
-                    self._stopped = str(error)
-            case Died(_, cause, counted):
-                self._deaths[call.name] += counted
-                self._losses[call.name] += 1
-                gives_up = self._deaths[call.name] >= MAX_DEATHS or self._losses[call.name] >= MAX_LOSSES
-                blame = f"death {self._deaths[call.name]} of {MAX_DEATHS}" if counted else "not the shard's fault"
-                progress.trouble(f"{call.name}: its process died ({blame}): {cause.strip()}")
-        if gives_up:
-            run.give_up(shard, cause)
+        if isinstance(outcome, Done):
+            self._in_a_row[run.name] = 0
+            self._committed(run, call.shard.id, runs)
+            progress.ended(run, call.shard.id, outcome.record)
+            return
+        progress.ended(run, call.shard.id, None)
+        first = not self._raises[call.name] + self._deaths[call.name]
+        gives_up = self._raised(outcome, progress) if isinstance(outcome, Raised) else self._died(outcome, progress)
+        if first and self._raises[call.name] + self._deaths[call.name]:
             self._in_a_row[run.name] += 1
-            if self._in_a_row[run.name] == MAX_IN_A_ROW:
-                self._stopped = f"{MAX_IN_A_ROW} shards of {run.name} failed and none was made between them"
+        if self._in_a_row[run.name] > run.bearable:
+            self._stop(f"{self._in_a_row[run.name]} shards of {run.name} failed and none was made between them")
+        if gives_up:
+            run.give_up(call.shard.id, redact(outcome.cause))
         else:
-            run.try_again(shard)
+            run.try_again(call.shard.id)
+
+    def _raised(self, outcome: Raised, progress: Progress) -> bool:
+        """True: the shard is given up."""
+        name = outcome.call.name
+        self._raises[name] += 1
+        progress.trouble(f"{name}: {redact(outcome.cause).strip()}")
+        gives_up = self._raises[name] >= MAX_RAISES
+        if isinstance(outcome.error, StorageError | RecipeError):
+            self._stop(redact(str(outcome.error)))
+        elif isinstance(outcome.error, NotOpened) and gives_up:
+            self._stop(f"{outcome.call.job.stage.name} could not be opened: {redact(str(outcome.error))}")
+        return gives_up
+
+    def _died(self, outcome: Died, progress: Progress) -> bool:
+        """True: the shard is given up."""
+        name = outcome.call.name
+        self._deaths[name] += outcome.counted
+        self._losses[name] += 1
+        blame = f"death {self._deaths[name]} of {MAX_DEATHS}" if outcome.counted else "not the shard's fault"
+        progress.trouble(f"{name}: its process died ({blame}): {redact(outcome.cause).strip()}")
+        return self._deaths[name] >= MAX_DEATHS or self._losses[name] >= MAX_LOSSES
+
+    def _stop(self, why: str) -> None:
+        self._stopped = self._stopped or why
 
     def _committed(self, run: StageRun, shard: str, runs: Sequence[StageRun]) -> None:
         run.committed(shard)
         for later in runs:
-            later.input_committed(run, shard)
+            if later.input_committed(run, shard):  # it may have failed for what is mended now
+                self._raises.pop(f"{later.name}:{shard}", None)
 
     def _accept(self, runs: Sequence[StageRun], progress: Progress) -> bool:
         """Nothing is left to make: with accept_failed, make the failed shards rejects. True: there is more to do."""
@@ -204,6 +222,8 @@ class Run:
             return False
         accepted = 0
         for run in runs:
+            if not run.done or len(run.failed) > run.bearable:
+                continue
             for shard in list(run.failed):
                 if run.reject(shard):
                     progress.trouble(f"{run.name}:{shard} is accepted as rejects")

@@ -1,7 +1,7 @@
 """One stage of a run, as the driver sees it: prepare (take from the base, or plan), track its shards, finish."""
 
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +24,15 @@ from pipeline.commits import (
 from pipeline.errors import InputError, RecipeError
 from pipeline.failpoints import failpoint
 from pipeline.fingerprint import fingerprint_of, parts_of, refuse_other
-from pipeline.integrity import damage, fault_of
-from pipeline.ledger import Ledger
+from pipeline.integrity import damage, fault_of, refuse_to_remake
+from pipeline.ledger import Ledger, Unbelieved
 from pipeline.stage import Input, Need, Plan, Shard, Stage
 from pipeline.storage import SCRATCH
 from pipeline.writer import Job, reject_shard
 
+FEW, BEARABLE_SHARE = 20, 0.01
+MAX_REMADE = 3
+MANY = 1000  # shards, from which on a person who waits is told what for
 log = logging.getLogger("pipeline")
 
 
@@ -45,12 +48,34 @@ class StageRun:
     running: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)  # shard → cause
     whole: Whole | None = None
+    _planned: str | None = None  # fingerprint
+    _remade: Counter[str] = field(default_factory=Counter)  # shards, because their files or records were broken
 
     @property
     def name(self) -> str:
         return self.stage.name
 
     # ── before: what it is made of, and whether it is there already ──
+
+    def look(self) -> None:
+        """At the stage as the root has it, and change nothing.
+
+        Raises FingerprintMismatch where it was made with other settings, InputError where its base was made anew since.
+        """
+        inputs = {source.key: self._pin(source) for source in self.stage.inputs}
+        taken, plan = self.folder.taken(), self.folder.plan()
+        if all(inputs.values()):
+            self._compare(parts_of(self.stage, {key: str(pin) for key, pin in inputs.items()}), taken, plan)
+        if taken or self.folder.manifest():
+            self.whole = Whole.open(self.folder.root, self.name)
+        self._planned = plan.fingerprint if plan else None
+
+    def _compare(self, parts: dict[str, Any], taken: Taken | None, plan: StagePlan | None) -> None:
+        if taken and taken.wanted != fingerprint_of(parts):
+            theirs = Whole.open(self.folder.root, self.name).folder.plan()
+            refuse_other(self.folder.root, self.name, theirs.parts if theirs else {}, parts)
+        if plan and not taken:
+            refuse_other(self.folder.root, self.name, plan.parts, parts)
 
     def prepare(self, base: str | None, accept: Sequence[str]) -> None:
         """Take the stage from the base, or read or write its plan; nothing yet where an input that it needs whole is
@@ -78,7 +103,7 @@ class StageRun:
     def fingerprint(self) -> str | None:
         if self.whole:
             return self.whole.manifest.fingerprint
-        return self.job.fingerprint if self.job else None
+        return self.job.fingerprint if self.job else self._planned
 
     def _take(self, parts: dict[str, Any], base: str | None, accept: Sequence[str]) -> bool:
         """True: the stage is whole in the base and the same (or accepted as it is), and is read from there."""
@@ -89,10 +114,8 @@ class StageRun:
                 taken = self.folder.taken()
         if taken is None:
             return False
-        whole = Whole.open(taken.root, self.name)
-        if taken.wanted != fingerprint_of(parts):
-            plan = whole.folder.plan()
-            refuse_other(self.folder.root, self.name, plan.parts if plan else {}, parts)
+        self._compare(parts, taken, None)
+        whole = Whole.open(self.folder.root, self.name)
         self.folder, self.whole = whole.folder, whole
         self._track(plan=whole.plan(), fingerprint=whole.manifest.fingerprint)
         return True
@@ -117,6 +140,7 @@ class StageRun:
         if plan is None:
             made = self._shards_to_make()
             plan = StagePlan(
+                format=2,
                 fingerprint=fingerprint_of(parts),
                 parts=parts,
                 resolved=dict(made.resolved),
@@ -126,7 +150,7 @@ class StageRun:
             if not self.folder.store.create(PLAN, plan.model_dump_json(indent=1).encode()):
                 plan = self.folder.plan()
                 assert plan is not None, "another driver has just created it"
-        refuse_other(self.folder.root, self.name, plan.parts, parts)
+        self._compare(parts, None, plan)
         self.whole = self._believed()
         self._track(plan, plan.fingerprint)
 
@@ -136,18 +160,28 @@ class StageRun:
         manifest = self.folder.manifest()
         if manifest is None:
             return None
+        if len(manifest.shards) >= MANY:
+            log.info("%s: comparing %s finished shards with their files", self.name, f"{len(manifest.shards):,}")
         faults = damage(self.folder, manifest)
         if not faults and manifest.inputs == self._identities():
             return Whole.open(self.folder.root, self.name)
+        if self.folder.manifest() != manifest:
+            return self._believed()  # another driver is mending it
+        broken = {shard: fault for fault, shard in faults.items() if shard}
+        refuse_to_remake(self.folder, list(broken.values()), len(manifest.shards))
         self.folder.store.delete([MANIFEST])
         Whole.open.cache_clear()
-        self._make_again({shard: fault for fault, shard in faults.items() if shard})
+        self._make_again(broken)
         return None
 
     def _make_again(self, faults: Mapping[str, str]) -> None:
-        """faults: shard → why."""
+        """faults: shard → why. Raises InputError where that was done before and has not helped."""
         for shard, fault in faults.items():
-            log.warning("%s/%s/%s: shard %s is made again", self.folder.root, self.name, fault, shard)
+            self._remade[shard] += 1
+            where = f"{self.folder.root}/{self.name}/{fault}"
+            if self._remade[shard] > MAX_REMADE:
+                raise InputError(f"{where}: shard {shard} was made {MAX_REMADE} times in vain")
+            log.warning("%s: shard %s is made again", where, shard)
         self.folder.store.delete(record_path(shard) for shard in faults)
 
     def _shards_to_make(self) -> Plan:
@@ -179,12 +213,14 @@ class StageRun:
     def _inputs_done(self, shard: str) -> bool:
         return all(shard in run.done for run in self._chained())
 
-    def input_committed(self, upstream: "StageRun", shard: str) -> None:
-        """A shard of a stage of this run was committed; it may be what this stage waits for."""
+    def input_committed(self, upstream: "StageRun", shard: str) -> bool:
+        """A shard of a stage of this run was committed. True: this stage's has waited for it, and can start."""
         waits = shard not in self.done and shard not in self.running
-        if self.job and waits and upstream in self._chained() and self._inputs_done(shard):
-            self.failed.pop(shard, None)  # of an input that was broken and is made again
-            self.ready[shard] = None
+        if not (self.job and waits and upstream in self._chained() and self._inputs_done(shard)):
+            return False
+        self.failed.pop(shard, None)  # of an input that was broken and is made again
+        self.ready[shard] = None
+        return True
 
     def start_next(self) -> Shard:
         shard, _ = self.ready.popitem(last=False)
@@ -203,6 +239,11 @@ class StageRun:
     def give_up(self, shard: str, cause: str) -> None:
         self.running.discard(shard)
         self.failed[shard] = cause
+
+    @property
+    def bearable(self) -> int:
+        """How many shards may fail and be left to their own fault; more have a cause in common."""
+        return max(FEW, int(len(self.shards) * BEARABLE_SHARE))
 
     def reject(self, shard: str) -> bool:
         """Commit a failed shard as rejects. False: the run cannot do without it, or its rows cannot be told."""
@@ -223,10 +264,15 @@ class StageRun:
     def finish(self) -> bool:
         """Read every record, write stats and the manifest. False: some shards have to be made again."""
         assert self.job is not None, "finished only after it was prepared"
+        if len(self.shards) >= MANY:
+            log.info("%s: reading %s commit records", self.name, f"{len(self.shards):,}")
         sizes = self.folder.store.list("")
-        ledger = Ledger.of(self.shards, lambda shard: self._record(shard, sizes), sizes)
+        ledger = Ledger.of(self.shards, lambda shard: self._record(shard, sizes))
+        self._refuse_changed_inputs()
         if ledger.unbelieved:
-            self._make_again(ledger.unbelieved)
+            lost = [found.why for found in ledger.unbelieved.values() if found.lost]
+            refuse_to_remake(self.folder, lost, len(self.shards))
+            self._make_again({shard: found.why for shard, found in ledger.unbelieved.items()})
             self.done -= ledger.unbelieved.keys()
             self.ready |= dict.fromkeys(ledger.unbelieved)
             return False
@@ -251,21 +297,30 @@ class StageRun:
         wholes = {k: Whole.open(u.root, u.stage) if isinstance(u, StageFolder) else u.whole for k, u in found.items()}
         return {key: whole.identity for key, whole in wholes.items() if whole}
 
-    def _record(self, shard: str, sizes: Mapping[str, int]) -> CommitRecord | str:
-        """The record, or why it cannot be believed."""
+    def _refuse_changed_inputs(self) -> None:
+        """Raises InputError where another driver made an input anew since this one read it."""
+        for run in self._chained():
+            manifest = run.folder.manifest()
+            if run.whole is None or manifest is None or manifest.identity != run.whole.identity:
+                raise InputError(
+                    f"{run.folder.root}/{run.name} is being made anew by another driver; when it has ended, give the "
+                    "same command again"
+                )
+
+    def _record(self, shard: str, sizes: Mapping[str, int]) -> tuple[CommitRecord, int] | Unbelieved:
+        """The record and its bytes, or why it cannot be believed."""
         try:
-            record = self.folder.record(shard)
+            record, size = self.folder.record_and_bytes(shard)
         except (InputError, FileNotFoundError) as error:
-            return str(error)
+            return Unbelieved(str(error))
         if self.job and record.fingerprint != self.job.fingerprint:
-            return f"{record_path(shard)} was made with other settings"
-        for source in self.stage.inputs:
-            run = self.upstream[source.key]
-            if source.need is Need.SAME_SHARD and isinstance(run, StageRun):
-                assert run.whole is not None, "stages finish in order"
-                if record.inputs[source.key] != run.whole.manifest.shards[shard].identity:
-                    return f"{record_path(shard)} was made of another {source.stage} shard"
-        return fault_of(record, sizes) or record
+            return Unbelieved(f"{record_path(shard)} was made with other settings")
+        for run in self._chained():
+            assert run.whole is not None, "stages finish in order"
+            if record.inputs[run.name] != run.whole.manifest.shards[shard].identity:
+                return Unbelieved(f"{record_path(shard)} was made of another {run.name} shard")
+        fault = fault_of(self.folder, record, sizes)
+        return Unbelieved(fault, lost=True) if fault else (record, size)
 
     def _delete_but(self, named: Set[str], sizes: Mapping[str, int]) -> None:
         """Files of attempts that lost or died."""

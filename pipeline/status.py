@@ -99,7 +99,7 @@ class Meter:
     def status(self, stage: str, shards: int, done: int, failed: Mapping[str, str]) -> StageStatus:
         now = time.monotonic()
         seconds = max(now - self._recent[0][0], 1e-3) if self._recent else 1.0
-        recent, rows = max(len(self._recent) - 1, 0), sum(rows for _, rows in self._recent)
+        recent, rows = max(len(self._recent) - 1, 0), sum(rows for _, rows in list(self._recent)[1:])
         return StageStatus(
             stage=stage,
             shards=shards,

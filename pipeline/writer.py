@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.checksums import sha256_of_file
 from pipeline.commits import CommitRecord, Committed, FileEntry, StageFolder, Whole, record_path
 from pipeline.disk import full_disk_told
-from pipeline.errors import ShardFailed
+from pipeline.errors import NotOpened, RecipeError, ShardFailed, StorageError
 from pipeline.failpoints import failpoint
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
@@ -180,9 +180,17 @@ def reject_shard(job: Job, shard: Shard, cause: str) -> CommitRecord | None:
 
 
 def open_state(job: Job, shard: Shard) -> Any:
-    """What a stage keeps in a process, opened for the first shard that the process makes."""
+    """What a stage keeps in a process, opened for the first shard that the process makes.
+
+    Raises NotOpened where that fails.
+    """
     set_threads(job.stage.resources.threads)
-    return job.stage.open(Task(job, shard))
+    try:
+        return job.stage.open(Task(job, shard))
+    except (StorageError, RecipeError):
+        raise
+    except Exception as error:
+        raise NotOpened(f"{type(error).__name__}: {error}") from error
 
 
 def _process(task: Task, out: ShardWriter, state: Any) -> Counts:

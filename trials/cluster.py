@@ -20,7 +20,7 @@ FAST_HEALTH = {
 
 @dataclass
 class TwoNodes:
-    """The head, where drivers join, and the other one. Both declare `cpus`."""
+    """The head, where drivers join, and the other one, once it has joined. Both declare `cpus`."""
 
     cpus: int
     health: Mapping[str, int]
@@ -34,7 +34,6 @@ class TwoNodes:
         if self.health:
             options["_system_config"] = dict(self.health)
         self._cluster = Cluster(initialize_head=True, head_node_args=options)
-        self.join()
 
     @property
     def address(self) -> str:
@@ -65,9 +64,24 @@ def two_nodes(cpus: int, health: Mapping[str, int] = FAST_HEALTH) -> Iterator[Tw
         with environment(settings):
             nodes = TwoNodes(cpus, health)
             try:
+                nodes.join()
                 yield nodes
             finally:
                 nodes.close()
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """To the cluster that the environment names, else to an embedded Ray; afterwards the process is free of it."""
+    import ray
+
+    from pipeline import ray_executor
+
+    ray_executor.connect(None)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 @contextlib.contextmanager

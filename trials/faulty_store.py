@@ -6,15 +6,17 @@ FaultyStore come by fsspec's own way, as JSON in the environment variable FSSPEC
 later have them too.
 """
 
+import contextlib
 import errno
 import itertools
 import os
 import random
 import secrets
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,6 +25,7 @@ import fsspec
 import numpy as np
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
+LATENCY_S = 0.02  # mean of one request
 PAGE = 1000  # keys in one answer of a listing
 UPLOADING = ".uploading-"  # how the name of an object that is not yet there begins
 Answer = TypeVar("Answer")
@@ -30,18 +33,18 @@ _opened = itertools.count()
 
 
 @dataclass(frozen=True)
-class Tally:
+class CallCounts:
     """What the store was asked."""
 
-    calls: int
-    refused: int  # errors raised in place of the effect
-    lost: int  # errors raised after it
-    waited_us: int
+    calls: int = 0
+    refused: int = 0  # errors raised in place of the effect
+    lost: int = 0  # errors raised after it
+    waited_us: int = 0
 
     @classmethod
-    def of(cls, files: Iterable[Path]) -> "Tally":
+    def of(cls, files: Iterable[Path]) -> "CallCounts":
         counts = [np.fromfile(file, np.int64) for file in files]
-        return cls(*map(int, np.sum(counts, axis=0))) if counts else cls(0, 0, 0, 0)
+        return cls(*map(int, np.sum(counts, axis=0))) if counts else cls()
 
 
 class FaultyStore(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untyped
@@ -49,7 +52,7 @@ class FaultyStore(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untype
     a listing fails as one, because clients repeat its pages by themselves.
 
     error_rate: share of the requests that raise EBUSY, as s3fs does for a throttled one, half of them before the effect
-    and half after it. seed: each process draws its own sequence from it. tally: a folder for counts, in files
+    and half after it. seed: each process draws its own sequence from it. count_in: a folder for counts, in files
     named `process-…` that are mapped into memory so that they outlast a kill.
     """
 
@@ -58,11 +61,11 @@ class FaultyStore(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untype
     def __init__(
         self,
         *,
-        latency_s: float = 0.02,
+        latency_s: float = LATENCY_S,
         page_s: float = 0.1,
         error_rate: float = 0.005,
         seed: int = 0,
-        tally: str = "",
+        count_in: str = "",
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -70,8 +73,9 @@ class FaultyStore(AbstractFileSystem):  # type: ignore[misc]  # fsspec is untype
         self._random = random.Random(f"{seed} {os.getpid()} {next(_opened)}")
         self._lock = threading.Lock()
         self._counts = np.zeros(4, np.int64)
-        if tally:
-            self._counts = np.memmap(Path(tally, f"{os.getpid()}-{secrets.token_hex(8)}"), np.int64, "w+", shape=(4,))
+        if count_in:
+            file = Path(count_in, f"{os.getpid()}-{secrets.token_hex(8)}")
+            self._counts = np.memmap(file, np.int64, "w+", shape=(4,))
 
     def _request(self, effect: Callable[[], Answer], extra_s: float = 0) -> Answer:
         with self._lock:
@@ -138,6 +142,19 @@ class _FaultyFile(AbstractBufferedFile):  # type: ignore[misc]  # fsspec is unty
     def _fetch_range(self, start: int, end: int) -> bytes:
         data: bytes = self.fs.cat_file(self.path, start, end)
         return data
+
+
+@contextlib.contextmanager
+def counting(**options: float) -> Iterator[Callable[[], CallCounts]]:
+    """Stores that this process opens meanwhile have these options; what is given tells their calls so far."""
+    conf = fsspec.config.conf
+    before = conf.get(FaultyStore.protocol, {})
+    with tempfile.TemporaryDirectory() as folder:
+        conf[FaultyStore.protocol] = options | {"count_in": folder}
+        try:
+            yield lambda: CallCounts.of(Path(folder).iterdir())
+        finally:
+            conf[FaultyStore.protocol] = before
 
 
 def _info(path: str) -> dict[str, Any]:

@@ -12,12 +12,13 @@ Rows = Callable[[StageStatus], Iterator[tuple[object, ...]]]
 
 SLOW = 3.0  # times the median of its stage: what makes a running shard a straggler
 SHOWN = 20
-SILENT_S = 60  # more than a driver that is at work is ever silent
+SILENT_S = 300  # a driver that ends a stage of 75,000 shards on an object store is busy for minutes
 LEADING = 3
 
 
 def said(status: Status) -> str:
-    who, age = f"process {status.pid} on {status.host}", (datetime.now(UTC) - status.written).total_seconds()
+    who = f"process {status.pid} on {status.host}"
+    age = max(0, (datetime.now(UTC) - status.written).total_seconds())  # two machines, two clocks
     if status.ended:
         return f"No driver is at work: {who} ended at {status.written:%F %T} UTC."
     if age > SILENT_S:

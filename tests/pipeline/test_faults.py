@@ -7,17 +7,22 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.commits import MANIFEST, STATS, StageFolder, Whole
-from pipeline.errors import FingerprintMismatch
+from pipeline.errors import FingerprintMismatch, InputError
 from pipeline.executor import LocalExecutor
+from pipeline.integrity import damage
 from pipeline.reasons import Reason
-from pipeline.run import MAX_IN_A_ROW, Run, RunReport
+from pipeline.run import Base, Run, RunReport
+from pipeline.stage import Counts
 from pipeline.status import read_status
+from pipeline.storage import LocalStore
+from pipeline.writer import ShardWriter, Task
 from tests.toys import ROWS, Crawled, Numbers, Roots, Squares, Total, everything_in, left_in, toy_stages
 
 ROOT = Path(__file__).parents[2]
@@ -139,6 +144,76 @@ def test_a_stage_made_of_the_whole_of_an_input_that_is_another_one_now_is_refuse
     assert records_in(tmp_path / "total") == before
 
 
+def test_a_root_that_is_refused_is_not_mended_either(finished: Path) -> None:
+    data_file(finished, "numbers").unlink()
+    before = sorted(finished.rglob("*"))
+    with pytest.raises(FingerprintMismatch, match="factor is 1 there and 3 here"):
+        run(finished, Numbers(6), Squares(factor=3), Total())
+    assert sorted(finished.rglob("*")) == before
+
+
+def test_a_base_that_was_made_anew_is_refused_before_anything_is_made_on_it(tmp_path: Path) -> None:
+    run(tmp_path / "base", Crawled(6))
+    base = Base(root=str(tmp_path / "base"))
+    Run(str(tmp_path / "new"), [Crawled(6), Squares()], base).execute(LocalExecutor())
+    next((tmp_path / "base" / "numbers" / "data").glob("crawled_000002-*")).unlink()
+    run(tmp_path / "base", Crawled(6))
+    before = sorted((tmp_path / "new").rglob("*"))
+    with pytest.raises(InputError, match=r"numbers was taken from .*made anew since"):
+        Run(str(tmp_path / "new"), [Crawled(6), Squares()], base).execute(LocalExecutor())
+    assert sorted((tmp_path / "new").rglob("*")) == before
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_disk_that_is_missing_is_not_taken_for_files_to_make_again(whole: bool, finished: Path) -> None:
+    if not whole:
+        for stage in ("numbers", "squares", "total"):
+            (finished / stage / MANIFEST).unlink()
+        Whole.open.cache_clear()
+    (finished / "numbers" / "data").rename(finished / "elsewhere")
+    before = records_in(finished)
+    with pytest.raises(InputError, match="6 of 6 shards are broken .* Is a disk or a mount missing"):
+        run(finished)
+    assert records_in(finished) == before
+    (finished / "numbers" / "data").symlink_to(finished / "elsewhere")
+    assert run(finished).exit_code == 0
+    assert records_in(finished) == before
+
+
+def test_a_listing_that_lags_costs_nothing(finished: Path) -> None:
+    class Lagging(LocalStore):
+        def list(self, folder: str) -> dict[str, int]:
+            return {path: size for path, size in super().list(folder).items() if "000002" not in path}
+
+    folder = StageFolder(str(finished), "squares")
+    folder.__dict__["store"] = Lagging(str(finished / "squares"))
+    manifest = folder.manifest()
+    assert manifest is not None
+    assert damage(folder, manifest) == {}
+
+
+def test_a_plan_without_shards_is_whole_at_once(tmp_path: Path) -> None:
+    assert run(tmp_path, Numbers(0), Squares()).exit_code == 0
+    assert Whole.open(str(tmp_path), "squares").rows == 0
+
+
+def test_another_driver_that_mends_an_input_meanwhile_is_noticed(tmp_path: Path) -> None:
+    """Not by making shards again for ever, nor by a manifest of an input that is no more."""
+    run(tmp_path, Crawled(6))
+
+    class Meanwhile(Squares):
+        def process(self, task: Task, out: ShardWriter, state: int) -> Counts:
+            if task.id == "000004":
+                next((tmp_path / "numbers" / "data").glob("crawled_000002-*")).unlink()
+                Run(str(tmp_path), [Crawled(6)]).execute(LocalExecutor())
+            return super().process(task, out, state)
+
+    with pytest.raises(InputError, match=r"numbers is being made anew by another driver"):
+        run(tmp_path, Crawled(6), Meanwhile())
+    assert StageFolder(str(tmp_path), "squares").manifest() is None
+    assert run(tmp_path, Crawled(6), Squares()).exit_code == 0
+
+
 BAD = "000002"
 
 
@@ -196,18 +271,72 @@ def test_a_shard_whose_rows_cannot_be_told_is_not_accepted(tmp_path: Path) -> No
     assert list(report.failed) == [("squares", BAD)]
 
 
-class AllBad(Squares):
-    def process(self, task: object, out: object, state: int) -> None:  # type: ignore[override]
-        raise ValueError("no shard is to my taste")
+@dataclass(frozen=True)
+class SomeBad(Squares):
+    """Fails for good at some of its shards; where it cannot be opened, at all."""
+
+    bad: frozenset[int] = frozenset()
+    opens: bool = True
+    tries: list[str] = field(default_factory=list)
+
+    def open(self, task: Task) -> int:
+        if not self.opens:
+            raise OSError("no GPU here")
+        return super().open(task)
+
+    def process(self, task: Task, out: ShardWriter, state: int) -> Counts:
+        self.tries.append(task.id)
+        if int(task.id) in self.bad:
+            raise ValueError("not to my taste")
+        return super().process(task, out, state)
 
 
-def test_a_run_in_which_everything_fails_stops_and_accepts_nothing(tmp_path: Path) -> None:
-    report = run(tmp_path, Numbers(50), AllBad(), accept_failed=True)
+def test_a_run_in_which_everything_fails_stops_soon_and_accepts_nothing(tmp_path: Path) -> None:
+    run(tmp_path, Numbers(500))
+    squares = SomeBad(bad=frozenset(range(500)))
+    report = run(tmp_path, Numbers(500), squares, accept_failed=True)
     assert report.exit_code == 1
-    assert len(report.failed) == MAX_IN_A_ROW
-    assert f"{MAX_IN_A_ROW} shards of squares failed and none was made between them" in str(report)
+    assert "21 shards of squares failed and none was made between them" in str(report)
+    assert len(squares.tries) < 50
     assert not StageFolder(str(tmp_path), "squares").committed()
-    assert run(tmp_path, Numbers(50), Squares()).exit_code == 0
+    assert run(tmp_path, Numbers(500), Squares()).exit_code == 0
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_scattered_bad_shards_are_accepted_however_late_they_are_tried_again(chained: bool, tmp_path: Path) -> None:
+    if not chained:
+        run(tmp_path, Numbers(200))
+    squares = SomeBad(bad=frozenset(range(0, 200, 10)))
+    assert run(tmp_path, Numbers(200), squares).exit_code == 1
+    assert len(StageFolder(str(tmp_path), "squares").committed()) == 180
+    assert run(tmp_path, Numbers(200), squares, accept_failed=True).exit_code == 0
+
+
+def test_more_failures_than_a_stage_can_bear_are_not_accepted(tmp_path: Path) -> None:
+    squares = SomeBad(bad=frozenset(range(0, 200, 5)))
+    report = run(tmp_path, Numbers(200), squares, accept_failed=True)
+    assert (report.exit_code, len(report.failed)) == (1, 40)
+
+
+def test_a_worker_that_cannot_get_ready_stops_the_run_and_no_shard_is_accepted_for_it(tmp_path: Path) -> None:
+    run(tmp_path, Numbers(6), SomeBad(bad=frozenset([5])))
+    report = run(tmp_path, Numbers(6), SomeBad(opens=False), accept_failed=True)
+    assert "Stopped: squares could not be opened: OSError: no GPU here" in str(report)
+    assert run(tmp_path, Numbers(6), Squares()).exit_code == 0
+
+
+def test_no_secret_of_a_cause_is_repeated(tmp_path: Path) -> None:
+    class Telling(Squares):
+        def process(self, task: Task, out: ShardWriter, state: int) -> Counts:
+            if task.id == BAD:
+                raise ValueError("no answer from https://bucket/x?X-Amz-Signature=hunter2 nor s3://KEY:hunter2@bucket")
+            return super().process(task, out, state)
+
+    assert "no answer from" in str(run(tmp_path, Numbers(6), Telling()))
+    run(tmp_path, Numbers(6), Telling(), accept_failed=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+    rejects = pq.read_table(next((tmp_path / "squares" / "rejects").glob("*.parquet")))
+    assert "no answer from" in rejects["detail"][0].as_py()
 
 
 def test_the_root_says_what_failed_and_why(tmp_path: Path) -> None:

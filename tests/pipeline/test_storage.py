@@ -348,7 +348,7 @@ def test_a_file_that_does_not_fit_in_the_cache_is_refused_before_it_is_fetched(
 
     _register("vast", Vast)
     monkeypatch.setattr(object_store, "CACHE_DIR", tmp_path)
-    with pytest.raises(InputError, match="needs 1,152,921,504,606,846,976 bytes .*set REVILM_CACHE"):
+    with pytest.raises(StorageError, match="needs 1,152,921,504,606,846,976 bytes .*set REVILM_CACHE"):
         open_store("vast://bucket/root").local("data/index", "ab" * 32)
 
 

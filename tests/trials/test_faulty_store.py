@@ -4,13 +4,14 @@ import errno
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from trials.faulty_store import FaultyStore, Tally
+from trials.faulty_store import CallCounts, FaultyStore, counting
 
 
-def store(error_rate: float = 0, tally: str = "") -> FaultyStore:
-    return FaultyStore(latency_s=0.001, page_s=0, error_rate=error_rate, tally=tally, skip_instance_cache=True)
+def store(error_rate: float = 0, count_in: str = "") -> FaultyStore:
+    return FaultyStore(latency_s=0.001, page_s=0, error_rate=error_rate, count_in=count_in, skip_instance_cache=True)
 
 
 def test_one_of_several_writers_makes_an_object(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_a_file_is_read_by_ranges_and_by_pyarrow(tmp_path: Path) -> None:
 
 def test_every_call_is_counted_also_in_a_process_that_is_killed(tmp_path: Path) -> None:
     (tmp_path / "calls").mkdir()
-    counted = store(error_rate=0.5, tally=str(tmp_path / "calls"))
+    counted = store(error_rate=0.5, count_in=str(tmp_path / "calls"))
     failed = 0
     for number in range(50):
         try:
@@ -61,6 +62,17 @@ def test_every_call_is_counted_also_in_a_process_that_is_killed(tmp_path: Path) 
         except OSError:
             failed += 1
     # As another process sees it: nothing was closed or flushed.
-    tally = Tally.of((tmp_path / "calls").iterdir())
-    assert (tally.calls, tally.refused + tally.lost) == (50, failed)
-    assert min(tally.refused, tally.lost, tally.waited_us) > 0
+    counts = CallCounts.of((tmp_path / "calls").iterdir())
+    assert (counts.calls, counts.refused + counts.lost) == (50, failed)
+    assert min(counts.refused, counts.lost, counts.waited_us) > 0
+
+
+def test_a_process_counts_what_it_asks_of_the_stores_that_it_opens(tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(b"data")
+    with counting(latency_s=0.001, error_rate=0) as counts:
+        opened, _ = fsspec.core.url_to_fs(f"faulty://{tmp_path}")
+        assert [opened.cat_file(f"{tmp_path}/there") for _ in range(3)] == 3 * [b"data"]
+        assert counts().calls == 3
+        assert 1_500 <= counts().waited_us <= 4_500
+    with counting(latency_s=0.001, error_rate=0) as counts:
+        assert counts().calls == 0

@@ -15,8 +15,7 @@ from pipeline.run import Run
 from pipeline.stage import Counts, Input, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from trials.benchmarks.clock import seconds
-
-SHARDS = 1000
+from trials.cluster import connected
 
 
 @dataclass(frozen=True)
@@ -49,21 +48,18 @@ def chain(stages: int, shards: int) -> list[Trivial]:
     return [Trivial(name, shards, before) for name, before in zip(names, [None, *names], strict=False)]
 
 
-def frame() -> Iterator[tuple[str, str]]:
+def frame(shards: int = 1000) -> Iterator[tuple[str, str]]:
     """Scheduling and committing trivial shards through three chained stages, beside a bare window of tasks."""
-    from pipeline import ray_executor
-
-    stages = chain(3, SHARDS)
-    ray_executor.connect(None)
-    bare = seconds(_bare_window)
-    yield "bare window: three chained empty tasks", f"{1000 * bare / SHARDS:.1f} ms a shard"
-    with tempfile.TemporaryDirectory(dir=".") as root:
+    stages = chain(3, shards)
+    with connected(), tempfile.TemporaryDirectory(dir=".") as root:
+        bare = seconds(lambda: _bare_window(shards))
+        yield "bare window: three chained empty tasks", f"{1000 * bare / shards:.1f} ms a shard"
         ours = seconds(lambda: run(root, stages))
-        yield "three stages, scheduled and committed", f"{1000 * ours / SHARDS:.1f} ms a shard (target ≤ 25)"
+        yield "three stages, scheduled and committed", f"{1000 * ours / shards:.1f} ms a shard (target ≤ 25)"
         yield "ratio to the bare window", f"{ours / bare:.2f}"
         yield "resume of the finished run", f"{resumed(root, stages):.2f} s (target < 3)"
-        syncs = seconds(lambda: _sync_files(Path(root)))
-        yield "bound of the disk: 9 syncs a shard, two at a time", f"{1000 * syncs / SHARDS:.1f} ms a shard"
+        syncs = seconds(lambda: _sync_files(Path(root), shards))
+        yield "bound of the disk: 9 syncs a shard, two at a time", f"{1000 * syncs / shards:.1f} ms a shard"
 
 
 def run(root: str, stages: Sequence[Stage[None]]) -> None:
@@ -81,19 +77,19 @@ def _same(n: int) -> int:
     return n
 
 
-def _bare_window() -> None:
+def _bare_window(shards: int) -> None:
     import ray
 
     step = ray.remote(_same)
     flying: list[Any] = []
-    for n in range(SHARDS):
+    for n in range(shards):
         flying.append(step.remote(step.remote(step.remote(n))))
         while len(flying) >= 16:
             _, flying = ray.wait(flying, num_returns=1)
     ray.get(flying)
 
 
-def _sync_files(folder: Path) -> None:
+def _sync_files(folder: Path, shards: int) -> None:
     """What the commits of one chain ask of the disk: a file, its folder and a record, three times."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -105,4 +101,4 @@ def _sync_files(folder: Path) -> None:
                 os.fsync(file.fileno())
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(sync, range(SHARDS)))
+        list(pool.map(sync, range(shards)))

@@ -1,30 +1,38 @@
-"""Every row accounted for, by someone who does not trust the frame: all files are read, and compared with what they
-must hold. Only storage is asked here; no record is believed."""
+"""Every row accounted for, by someone who does not trust the frame: all files of the three stages are read.
 
-import hashlib
+- Each data file is byte for byte what it must be, and each row of a reject table its pair and its reason
+  (trials.rehearsal.expected); a row stands in one place.
+- Each data and reject file is named by exactly one commit record; each record, each row of the statistics and each
+  line of the manifest says what the files say.
+
+Only storage is asked here, and checksums are computed anew.
+"""
+
 import io
-import json
-import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.checksums import sha256_of_json
-from pipeline.stage import shard_id
 from trials.faulty_store import UPLOADING
-from trials.rehearsal.stages import ROWS, high_enough, marked_table, numbers_of, rows_table, well_formed
+from trials.rehearsal.audit_shard import UNREADABLE, Facts, ShardAudit, audit_shard, differences, json_object
+from trials.rehearsal.expected import STAGES, identity_of, shards_of
+from trials.rehearsal.stages import ROWS
 
-CHUNK = 500
+CHUNK = 500  # shards
+OF_A_SHARD = re.compile(r"(?:(?:data|rejects)/([^/-]+)-[^/]+\.\w+|commits/([^/]+)\.json)")
+OF_THE_STAGE = {"plan.json", "stats.parquet", "manifest.json"}
 Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class Audit:
-    """faults: what is wrong, as sentences; none where every row is where it belongs."""
+    """faults: what is wrong, as sentences; none where everything is as it must be. files: data, rejects, records."""
 
     rows: int
     kept: int
@@ -34,106 +42,115 @@ class Audit:
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """Every file of a stage's data or rejects."""
+class _Stage:
+    """kept, rejected: by row number, how often it stands there."""
 
-    seen: Counts  # by row number: how often it stands there
-    checksums: dict[str, str]  # file's name up to the attempt, that is shard → sha256
+    kept: Counts
+    rejected: Counts
     files: int
+    faults: list[str]
 
 
-def audit(root: str, shards: int) -> Audit:
+def audit(root: str, shards: int, pool: Executor) -> Audit:
     """root: where the files lie, without anything between."""
-    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        rows, rows_rejects, marked, marked_rejects = (
-            _read(pool, root, folder, shards)
-            for folder in ("rows/data", "rows/rejects", "marked/data", "marked/rejects")
-        )
-        expected = list(zip(*_chunked(pool, _expected, [shard_id(n) for n in range(shards)]), strict=True))
+    rows, marked, totals = (_audit_stage(pool, root, stage, shards) for stage in STAGES)
     faults = [
-        *_strays("after rows", rows.seen + rows_rejects.seen),
-        *_strays("after marked", marked.seen + marked_rejects.seen + rows_rejects.seen),
-        *_other_identity(root, "rows", rows, expected[0]),
-        *_other_identity(root, "marked", marked, expected[1]),
-        *_other_total(root, marked.seen),
+        *_strays("rows", rows.kept + rows.rejected),
+        *_strays("marked", marked.kept + marked.rejected + rows.rejected),
+        *rows.faults,
+        *marked.faults,
+        *totals.faults,
     ]
-    folders = (rows, rows_rejects, marked, marked_rejects)
-    rejected = int(rows_rejects.seen.sum() + marked_rejects.seen.sum())
-    return Audit(shards * ROWS, int(marked.seen.sum()), rejected, sum(f.files for f in folders), tuple(faults))
+    rejected = int(rows.rejected.sum() + marked.rejected.sum())
+    files = rows.files + marked.files + totals.files
+    return Audit(shards * ROWS, int(marked.kept.sum()), rejected, files, tuple(faults))
 
 
-def _strays(where: str, seen: Counts) -> Iterator[str]:
+def _strays(stage: str, seen: Counts) -> Iterator[str]:
     lost, twice = int((seen == 0).sum()), int((seen > 1).sum())
     if lost or twice:
-        yield f"{where}: {lost} of {len(seen)} rows are nowhere, {twice} are there twice"
+        yield f"after {stage}: {lost} of {len(seen)} rows are nowhere, {twice} are there twice"
 
 
-def _other_identity(root: str, stage: str, folder: _Folder, expected: Sequence[str]) -> Iterator[str]:
-    """Of the files read, of the files as they must be, and of the manifest: three ways to one checksum."""
-    found = {
-        "in the manifest": json.loads(_store(root).cat_file(f"{root}/{stage}/manifest.json"))["identity"],
-        "by its files": _identity([folder.checksums.get(shard_id(n), "") for n in range(len(expected))]),
-        "undisturbed": _identity(expected),
-    }
-    if len(set(found.values())) > 1:
-        yield f"{stage}: identity is " + ", ".join(f"{identity[:12]} {where}" for where, identity in found.items())
+def _audit_stage(pool: Executor, root: str, stage: str, shards: int) -> _Stage:
+    expected = shards_of(stage, shards)
+    files, others = _listed(root, stage)
+    others += [path for shard in sorted(files.keys() - set(expected)) for path in files[shard]]
+    faults = [f"{stage}/{path} belongs to no shard" for path in others]
+    stats = _statistics(root, stage, expected, faults)
+    jobs = []
+    for start in range(0, len(expected), CHUNK):
+        chunk = {shard: files.get(shard, []) for shard in expected[start : start + CHUNK]}
+        rows = stats and stats.slice(start, CHUNK)
+        jobs.append(pool.submit(_audit_chunk, root, stage, shards, chunk, rows))
+    found = [shard for job in jobs for shard in job.result()]
+    faults += [fault for shard in found for fault in shard.faults]
+    faults += _other_manifest(root, stage, {shard.id: shard.summary for shard in found})
+    kept, rejected = (np.zeros(shards * ROWS, np.int64) for _ in range(2))
+    for shard in found:
+        np.add.at(kept, shard.kept, 1)
+        np.add.at(rejected, shard.rejected, 1)
+    return _Stage(kept, rejected, sum(map(len, files.values())), faults)
 
 
-def _identity(checksums: Sequence[str]) -> str:
-    shards = {shard_id(n): sha256_of_json({"rows": checksum}) for n, checksum in enumerate(checksums)}
-    return sha256_of_json(shards)
+def _listed(root: str, stage: str) -> tuple[dict[str, list[str]], list[str]]:
+    """Paths below the stage's folder: by shard, and those that should not be there."""
+    store, files, others = _store(root), defaultdict(list), []
+    top = f"{store._strip_protocol(root)}/{stage}/"
+    for path in sorted(name.removeprefix(top) for name in store.find(top)):
+        if UPLOADING in path:  # a writer that was killed left it behind; in an object store it is not there
+            continue
+        match = OF_A_SHARD.fullmatch(path)
+        if match:
+            files[match[1] or match[2]].append(path)
+        elif path not in OF_THE_STAGE:
+            others.append(path)
+    return files, others
 
 
-def _other_total(root: str, seen: Counts) -> Iterator[str]:
+def _audit_chunk(
+    root: str, stage: str, shards: int, files: Mapping[str, Sequence[str]], stats: Any
+) -> list[ShardAudit]:
+    """files: by shard. stats: their rows of the statistics, in the same order, or None."""
     store = _store(root)
-    found = [json.loads(data) for data in store.cat(sorted(store.find(f"{root}/totals/data"))).values()]
-    total, expected = sum(part["sum"] for part in found), int((np.arange(len(seen)) * seen).sum())
-    if total != expected:
-        yield f"totals: the sum is {total}, not {expected}"
+    top = f"{store._strip_protocol(root)}/{stage}/"
+    paths = [top + path for of_shard in files.values() for path in of_shard]
+    found = {path.removeprefix(top): data for path, data in store.cat(paths).items()} if paths else {}
+    rows = stats.to_pylist() if stats else [None] * len(files)
+    return [
+        audit_shard(stage, shard, shards, {path: found[path] for path in of_shard}, row)
+        for (shard, of_shard), row in zip(files.items(), rows, strict=True)
+    ]
 
 
-def _read(pool: ProcessPoolExecutor, root: str, folder: str, shards: int) -> _Folder:
-    files = sorted(_store(root).find(f"{root}/{folder}"))
-    seen, checksums = np.zeros(shards * ROWS, np.int64), {}
-    for name, checksum, numbers in _chunked(pool, _numbers_in, files, root):
-        np.add.at(seen, numbers, 1)
-        checksums[name.rpartition("/")[2].partition("-")[0]] = checksum
-    return _Folder(seen, checksums, len(files))
+def _statistics(root: str, stage: str, shards: Sequence[str], faults: list[str]) -> Any:
+    """A table with one row a shard; None, and a fault, where there is no such table."""
+    try:
+        stats = pq.read_table(io.BytesIO(_store(root).cat_file(f"{root}/{stage}/stats.parquet")))
+        if stats["shard"].to_pylist() == list(shards):
+            return stats
+        faults.append(f"{stage}/stats.parquet lists other shards")
+    except UNREADABLE as error:
+        faults.append(f"{stage}/stats.parquet cannot be read: {error}")
+    return None
 
 
-def _numbers_in(files: Sequence[str], root: str) -> list[tuple[str, str, list[int]]]:
-    found = []
-    whole = [name for name in files if UPLOADING not in name]  # a writer that was killed leaves the rest behind
-    for name, data in _store(root).cat(whole).items():
-        pair_ids = pq.read_table(io.BytesIO(data), columns=["pair_id"])["pair_id"].to_pylist()
-        found.append(
-            (name, hashlib.sha256(data).hexdigest(), [int(pair_id.rpartition("-")[2]) for pair_id in pair_ids])
-        )
-    return found
-
-
-def _expected(shards: Sequence[str]) -> list[tuple[str, str]]:
-    """Checksums of both stages' files, computed from nothing but the shard's number."""
-    found = []
-    for shard in shards:
-        rows = numbers_of(shard)[well_formed(numbers_of(shard))]
-        marked = rows[high_enough(rows)]
-        found.append((_checksum(rows_table(rows)), _checksum(marked_table(marked))))
-    return found
-
-
-def _checksum(table: Any) -> str:
-    written = io.BytesIO()
-    pq.write_table(table, written, compression="zstd")
-    return hashlib.sha256(written.getvalue()).hexdigest()
-
-
-def _chunked(
-    pool: ProcessPoolExecutor, work: Callable[..., list[Any]], items: Sequence[str], *others: str
-) -> Iterable[Any]:
-    chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-    jobs = [pool.submit(work, chunk, *others) for chunk in chunks]
-    return (found for job in jobs for found in job.result())
+def _other_manifest(root: str, stage: str, summaries: Mapping[str, Facts]) -> Iterator[str]:
+    where = f"{stage}/manifest.json"
+    identity = identity_of({shard: summary["identity"] for shard, summary in summaries.items()})
+    try:
+        manifest = json_object(_store(root).cat_file(f"{root}/{where}"))
+    except UNREADABLE as error:
+        yield f"{where} cannot be read: {error}"
+        return
+    yield from differences(where, manifest, {"stage": stage, "identity": identity})
+    lines = manifest.get("shards")
+    if not isinstance(lines, dict) or lines.keys() != summaries.keys():
+        yield f"{where} lists other shards"
+        return
+    for shard, summary in summaries.items():
+        if lines[shard] != summary:
+            yield f"{where}: what it says of shard {shard} is {lines[shard]}, not {summary}"
 
 
 def _store(root: str) -> Any:

@@ -1,6 +1,6 @@
-"""The driver of a rehearsal: a process that may be killed, and keeps a diary for the one that watches it.
+"""The driver of a rehearsal: a process that may be killed, and keeps its state in a file for the one that watches it.
 
-python -m trials.rehearsal.driver ROOT SHARDS DIARY STARTED      STARTED: seconds since 1970, when it was called
+python -m trials.rehearsal.driver ROOT SHARDS STATE_FILE CALLED      CALLED: seconds since 1970, when it was called
 """
 
 import sys
@@ -11,35 +11,28 @@ from pathlib import Path
 
 from pipeline.executor import Call, Died, Done, Outcome, Raised
 from pipeline.progress import show_progress
-from pipeline.ray_executor import RayExecutor
+from pipeline.ray_executor import RayExecutor, connect
 from pipeline.run import Run
-from pipeline.writer import Job
-from trials.rehearsal.diary import Diary
+from trials.rehearsal.driver_state import DriverState
 from trials.rehearsal.stages import rehearsal_stages
 
-EVERY_S = 0.5
+WRITE_EVERY_S = 0.5
 
 
 @dataclass
 class ObservedExecutor(RayExecutor):
-    diary: Path = Path()
+    """Made when the run starts, after Ray was joined."""
+
+    state: DriverState = field(default_factory=DriverState)
+    state_file: Path = Path()
     called: float = 0  # seconds since 1970
-    _seen: Diary = field(default_factory=Diary)
-    _executing: float = field(default_factory=time.monotonic)
-    _joining_s: float | None = None
+    _started: float = field(default_factory=time.monotonic)
     _written: float = 0
 
-    def room(self, job: Job) -> int:
-        asked = time.monotonic()
-        room = super().room(job)
-        if self._joining_s is None:  # the first call joins Ray
-            self._joining_s = time.monotonic() - asked
-        return room
-
     def submit(self, call: Call) -> None:
-        if not self._seen.first_shard_s:
-            self._seen.first_shard_s = time.time() - self.called
-            self._seen.frame_s = time.monotonic() - self._executing - (self._joining_s or 0)
+        if not self.state.first_shard_s:
+            self.state.first_shard_s = time.time() - self.called
+            self.state.frame_s = time.monotonic() - self._started
         super().submit(call)
 
     def wait(self) -> list[Outcome]:
@@ -47,26 +40,29 @@ class ObservedExecutor(RayExecutor):
         for outcome in outcomes:
             match outcome:
                 case Done(call, _):
-                    self._seen.done[call.job.stage.name] += 1
+                    self.state.done[call.job.stage.name] += 1
                 case Raised():
-                    self._seen.raised += 1
+                    self.state.raised += 1
                 case Died():
-                    self._seen.deaths += 1
-        if time.monotonic() - self._written > EVERY_S:
-            self.note()
+                    self.state.deaths += 1
+        if time.monotonic() - self._written > WRITE_EVERY_S:
+            self.write()
         return outcomes
 
-    def note(self) -> None:
-        self._seen.write(self.diary)
+    def write(self) -> None:
+        self.state.write(self.state_file)
         self._written = time.monotonic()
 
 
 def main(argv: Sequence[str]) -> int:
-    root, shards, diary, called = argv
+    root, shards, state_file, called = argv
     show_progress()
-    executor = ObservedExecutor(diary=Path(diary), called=float(called))
+    asked = time.monotonic()
+    connect(None)
+    state = DriverState(join_s=time.monotonic() - asked)
+    executor = ObservedExecutor(state=state, state_file=Path(state_file), called=float(called))
     report = Run(root, rehearsal_stages(int(shards))).execute(executor)
-    executor.note()
+    executor.write()
     sys.stdout.write(f"{report}\n")
     sys.stdout.flush()
     return report.exit_code
