@@ -18,11 +18,11 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.checksums import sha256_of_json
 from pipeline.errors import InputError
+from pipeline.parquet import read_table
 from pipeline.recipe import Json, Section
 from pipeline.storage import Store, open_store
 
@@ -217,7 +217,7 @@ class Committed:
 
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.open(name) as file:
-            return pq.read_table(file, columns=None if columns is None else list(columns))
+            return read_table(file, columns)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """Memory-mapped, read-only."""

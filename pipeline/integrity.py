@@ -4,10 +4,10 @@ import io
 from collections.abc import Collection, Mapping
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.commits import STATS, CommitRecord, Manifest, StageFolder, misfit, record_path
 from pipeline.errors import InputError
+from pipeline.parquet import read_table
 
 MENDED_SHARE = 0.01  # of a stage's shards, made again without a question
 
@@ -15,7 +15,7 @@ MENDED_SHARE = 0.01  # of a stage's shards, made again without a question
 def damage(folder: StageFolder, manifest: Manifest) -> dict[str, str | None]:
     """Of a whole stage: what is wrong with a file → the shard to make again (None: the statistics)."""
     try:
-        stats = pq.read_table(io.BytesIO(folder.store.read(STATS)), columns=["shard", "files"])
+        stats = read_table(io.BytesIO(folder.store.read(STATS)), ["shard", "files"])
     except (FileNotFoundError, pa.ArrowException, OSError) as error:
         return {f"{STATS} cannot be read: {error}": None}
     sizes = folder.store.list("")  # after the statistics: another driver may be at work
