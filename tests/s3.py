@@ -20,7 +20,7 @@ START_S = 60
 
 
 def environment(endpoint: str, cache: Path) -> dict[str, str]:
-    """What a process needs to reach the server, and nothing of this machine's own AWS settings."""
+    """What a process needs to reach the server, and nothing of this machine's own settings for AWS and fsspec."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FSSPEC_"))}
     return kept | {
         "AWS_ENDPOINT_URL": endpoint,
@@ -28,7 +28,9 @@ def environment(endpoint: str, cache: Path) -> dict[str, str]:
         "AWS_SECRET_ACCESS_KEY": SECRET,
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "FSSPEC_CONFIG_DIR": os.devnull,
         "REVILM_CACHE": str(cache),
     }
 
@@ -68,6 +70,7 @@ def reached_from_here(endpoint: str, cache: Path) -> Iterator[None]:
             patch.delenv(name)
         for name, value in environment(endpoint, cache).items():
             patch.setenv(name, value)
+        patch.setattr("fsspec.config.conf", {})  # what it read of the home folder when it was imported
         patch.setattr(object_store, "CACHE_DIR", cache)
         yield
     clients.clear_instance_cache()

@@ -83,7 +83,7 @@ class Squares(Stage[int]):
             found = found[1:]
         out.table("squares", "squares/squares_{stem}.parquet", pa.table({"n": [state * n * n for n in found]}))
         rows_in = task.read("numbers").record.rows_out
-        return Counts(rows_in, len(found), {"largest": max(found, default=0)})
+        return Counts(rows_in, len(found), {"process": os.getpid()})
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,18 @@ class Crawled(Numbers):
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         out.json("crawled", "crawled_{stem}.json", secrets.token_hex())
+        return super().process(task, out, state)
+
+
+@dataclass(frozen=True)
+class Deadly(Numbers):
+    """Kills its process at one shard. It keeps no state, so on Ray that is a task's."""
+
+    bad_shard: str = ""
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        if task.id == self.bad_shard:
+            os.kill(os.getpid(), signal.SIGKILL)
         return super().process(task, out, state)
 
 
@@ -152,6 +164,12 @@ def data_of(root: str, stage: str) -> dict[tuple[str, str], bytes]:
 def everything_in(root: str, stages: Sequence[str] = ("numbers", "squares", "total")) -> dict[str, object]:
     """All data, and nothing of attempts, times and hosts: what a crash may not change."""
     return {stage: data_of(root, stage) for stage in stages}
+
+
+def made_by(root: Path) -> set[float]:
+    """The processes that made the squares."""
+    folder = StageFolder(str(root), "squares")
+    return {folder.record(shard).metrics["process"] for shard in folder.committed()}
 
 
 def left_in(root: Path) -> dict[str, int]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trials.processes import descendants, title
+
 MEMORY = 100 * 2**20  # bytes of a node's object store: only descriptors pass through it
 FAST_HEALTH = {
     "health_check_initial_delay_ms": 0,
@@ -20,17 +22,22 @@ FAST_HEALTH = {
 
 @dataclass
 class TwoNodes:
-    """The head, where drivers join, and the other one, once it has joined. Both declare `cpus`."""
+    """The head, where drivers join, and the other one, once it has joined."""
 
     cpus: int
     health: Mapping[str, int]
+    head_cpus: int
     _cluster: Any = field(init=False)
     _other: Any = field(init=False)
 
     def __post_init__(self) -> None:
         from ray.cluster_utils import Cluster
 
-        options: dict[str, Any] = {"num_cpus": self.cpus, "object_store_memory": MEMORY, "include_dashboard": False}
+        options: dict[str, Any] = {
+            "num_cpus": self.head_cpus,
+            "object_store_memory": MEMORY,
+            "include_dashboard": False,
+        }
         if self.health:
             options["_system_config"] = dict(self.health)
         self._cluster = Cluster(initialize_head=True, head_node_args=options)
@@ -46,13 +53,21 @@ class TwoNodes:
         """As a power cut would take it: its processes are killed, and nobody is told."""
         self._cluster.remove_node(self._other, allow_graceful=False)
 
+    def doing(self) -> list[str]:
+        """What the processes of the other node call themselves: a worker, `ray::` and the task that it is at."""
+        (raylet,) = self._other.all_processes["raylet"]
+        return [title(process) for process in descendants(raylet.process.pid)]
+
     def close(self) -> None:
         self._cluster.shutdown()
 
 
 @contextlib.contextmanager
-def two_nodes(cpus: int, health: Mapping[str, int] = FAST_HEALTH) -> Iterator[TwoNodes]:
-    """Ray's files and whatever killed workers leave behind lie in a folder that goes away with the cluster."""
+def two_nodes(cpus: int, health: Mapping[str, int] = FAST_HEALTH, head_cpus: int | None = None) -> Iterator[TwoNodes]:
+    """Ray's files and whatever killed workers leave behind lie in a folder that goes away with the cluster.
+
+    cpus: what a node declares, and the head too, unless head_cpus says otherwise.
+    """
     # Its path is short because sockets lie in it, whose paths may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="two", dir="/tmp", ignore_cleanup_errors=True) as folder:
         settings = {
@@ -62,7 +77,7 @@ def two_nodes(cpus: int, health: Mapping[str, int] = FAST_HEALTH) -> Iterator[Tw
             "PYTHONPATH": os.pathsep.join(filter(None, [_checkout(), os.environ.get("PYTHONPATH")])),
         }
         with environment(settings):
-            nodes = TwoNodes(cpus, health)
+            nodes = TwoNodes(cpus, health, head_cpus or cpus)
             try:
                 nodes.join()
                 yield nodes

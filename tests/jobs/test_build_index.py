@@ -6,37 +6,56 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
 from jobs import build_index, search, stats
-from pipeline.commits import Whole
+from pipeline.commits import Committed, StageFolder, Whole
+from pipeline.recipe import load_recipe
+from pipeline.run import Run
+from pipeline.stage import Stage
+from pipeline.stage_run import StageRun
+from pipeline.writer import Task
 from tests.jobs.main_job import AFTER, CRAWL, RECIPE, small
+from tests.ports import free_ports
 from tests.toys import data_of
 
-PORT = 18791  # of the demo's server; the fixture's lists bear it
 PAIRS = ("ingest_rows", "download", "embed", "filter_judge", "corpus", "index_add", "index")
+TABLES = {  # of the stages of single pairs: where their shards tell pair ids
+    "ingest_rows": ("urls", "pair_id"),
+    "download": ("pairs", "key"),
+    "embed": ("pairs", "pair_id"),
+    "filter_judge": ("judged", "pair_id"),
+}
 
 
 @dataclass(frozen=True)
 class Made:
+    """port: of the demo's server, which the lists bear."""
+
     root: Path
+    port: int
     said: str
 
     def arguments(self, root: Path, *overrides: str) -> list[str]:
         lists = self.root.parent / "lists"
-        return [RECIPE, *small(root, lists, PORT), *overrides]
+        return [RECIPE, *small(root, lists, self.port), *overrides]
+
+    def stages(self, root: Path) -> list[Stage[Any]]:
+        recipe, *overrides = self.arguments(root)
+        return load_recipe(build_index.BuildIndexRecipe, Path(recipe), overrides).stages()
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("main job")
+    folder, port = tmp_path_factory.mktemp("main job"), free_ports(1)[0]
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("builtins.print", lambda *words, **_: said.append(" ".join(map(str, words))))
-        assert build_index.main([RECIPE, *small(folder / "root", folder / "lists", PORT)]) == 0
-    return Made(folder / "root", "\n".join(said))
+        assert build_index.main([RECIPE, *small(folder / "root", folder / "lists", port)]) == 0
+    return Made(folder / "root", port, "\n".join(said))
 
 
 def totals(root: Path, stage: str) -> tuple[int, int, int]:
@@ -65,6 +84,34 @@ def test_no_pair_is_both_kept_and_rejected_or_neither(made: Made) -> None:
     assert sorted([*kept, *rejected]) == sorted(everyone)
 
 
+def entered(shard: Committed) -> list[str]:
+    """The pairs of a committed shard, kept and rejected; a download's table holds both."""
+    table, column = TABLES[shard.folder.stage]
+    found = set(shard.table(table)[column].to_pylist())
+    if shard.record.rejects_file:
+        rejects = Path(shard.folder.root) / shard.folder.stage / shard.record.rejects_file.path
+        found |= set(pl.read_parquet(rejects)["pair_id"])
+    return sorted(found)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_pairs_that_would_be_rejected_for_a_failed_shard_are_those_that_entered_it(made: Made, name: str) -> None:
+    runs: dict[str, StageRun] = {}
+    for stage in made.stages(made.root):
+        upstream = {source.key: runs[source.stage] for source in stage.inputs}
+        runs[stage.name] = StageRun(stage, StageFolder(str(made.root), stage.name), upstream)
+        runs[stage.name].prepare(None, ())
+    run = runs[name]
+    assert run.job is not None
+    assert len(run.shards) > 1
+    for shard in run.shards.values():
+        pair_ids = run.stage.pair_ids(Task(run.job, shard))
+        assert pair_ids is not None
+        committed = Committed(run.folder, run.folder.record(shard.id))
+        assert len(pair_ids) == committed.record.rows_in > 0
+        assert sorted(pair_ids) == entered(committed)
+
+
 def test_it_ends_with_the_truth_examples_and_where_to_look(made: Made) -> None:
     met = re.search(r"(\d+) of (\d+) bad rows left for exactly the reason", made.said)
     assert met is not None
@@ -85,14 +132,10 @@ def test_a_second_run_makes_nothing_again(made: Made) -> None:
 
 def test_both_engines_give_the_same_bytes(made: Made, tmp_path: Path, ray_cluster: None) -> None:
     from pipeline.ray_executor import RayExecutor
-    from pipeline.recipe import load_recipe
-    from pipeline.run import Run
 
     for stage in CRAWL:
         shutil.copytree(made.root / stage, tmp_path / stage)
-    arguments = made.arguments(tmp_path)
-    recipe = load_recipe(build_index.BuildIndexRecipe, Path(arguments[0]), arguments[1:])
-    assert Run(str(tmp_path), recipe.stages()).execute(RayExecutor()).exit_code == 0
+    assert Run(str(tmp_path), made.stages(tmp_path)).execute(RayExecutor()).exit_code == 0
     for stage in AFTER:
         assert data_of(str(tmp_path), stage) == data_of(str(made.root), stage), stage
 

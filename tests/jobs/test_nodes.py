@@ -2,16 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from jobs import build_index
 from pipeline.executor import LocalExecutor
@@ -19,80 +20,67 @@ from pipeline.run import Run
 from tests.jobs.main_job import AFTER, CRAWL, RECIPE, small
 from tests.ports import free_ports
 from tests.toys import data_of, everything_in, toy_stages
+from trials.cluster import FAST_HEALTH, TwoNodes, two_nodes
 
 ROOT = Path(__file__).parents[2]
-STORE = 100 * 2**20  # bytes
-SHARDS = 40
-QUICK_HEALTH_CHECKS = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 500,
-    "health_check_failure_threshold": 4,
-}
-
-
-@dataclass
-class Nodes:
-    """A head, and nodes beside it that can be killed like a machine that loses its power."""
-
-    cluster: Any
-    drivers: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def add(self, cpus: int) -> Any:
-        return self.cluster.add_node(num_cpus=cpus, object_store_memory=STORE)
-
-    def kill(self, node: Any) -> None:
-        self.cluster.remove_node(node, allow_graceful=False)
-
-    def start(self, *command: str) -> subprocess.Popen[str]:
-        environment = os.environ | {"RAY_ADDRESS": self.cluster.address, "PYTHONPATH": str(ROOT)}
-        driver = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        self.drivers.append(driver)
-        return driver
-
-    def close(self) -> None:
-        for driver in self.drivers:
-            driver.kill()
-            driver.communicate()
-        self.cluster.shutdown()
+LIMIT_S = 150
+PATIENT = FAST_HEALTH | {"health_check_failure_threshold": 10}  # tests share their machine with others
 
 
 @pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
-    head = {
-        "num_cpus": 1,
-        "include_dashboard": False,
-        "object_store_memory": STORE,
-        "_system_config": QUICK_HEALTH_CHECKS,
-    }
-    nodes = Nodes(Cluster(initialize_head=True, head_node_args=head))
-    yield nodes
-    nodes.close()
+def nodes() -> Iterator[TwoNodes]:
+    # The head's one CPU is for tasks, so whatever keeps a state works on the node that is lost.
+    with two_nodes(2, PATIENT, head_cpus=1) as nodes:
+        yield nodes
+
+
+@dataclass(frozen=True)
+class Driver:
+    """A job that joins at the head. What it says is kept in a file, so that it never waits for a reader."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + LIMIT_S
+        while not condition():
+            assert self.process.poll() is None, f"it ended first: {self.said[-3000:]}"
+            assert time.monotonic() < deadline, f"it hangs: {self.said[-3000:]}"
+            time.sleep(0.02)
+
+    def wait(self) -> int:
+        return self.process.wait(LIMIT_S)
+
+
+@contextmanager
+def started(nodes: TwoNodes, log: Path, *command: str) -> Iterator[Driver]:
+    environment = os.environ | {"RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=ROOT,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        yield Driver(process, log)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def records(root: Path, stage: str = "*") -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in root.glob(f"{stage}/commits/*.json")}
 
 
-def wait_for(condition: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
-    while not condition():
-        assert driver.poll() is None, f"the driver ended first: {driver.communicate()[0][-3000:]}"
-        time.sleep(0.05)
-
-
-def ended(driver: subprocess.Popen[str]) -> tuple[int, str]:
-    said, _ = driver.communicate(timeout=150)
-    return driver.returncode, said
-
-
-def test_the_demo_outlives_a_node_and_takes_up_another(nodes: Nodes, tmp_path: Path) -> None:
+def test_the_demo_outlives_a_node_and_takes_up_another(nodes: TwoNodes, tmp_path: Path) -> None:
     (port,) = free_ports(1)
 
     def arguments(root: Path, *overrides: str) -> list[str]:
@@ -102,17 +90,14 @@ def test_the_demo_outlives_a_node_and_takes_up_another(nodes: Nodes, tmp_path: P
 
     assert build_index.main(arguments(tmp_path / "local")) == 0
     root = tmp_path / "ray"
-    lost = nodes.add(cpus=2)
-    driver = nodes.start("jobs/build_index.py", *arguments(root, "engine=ray"))
-    wait_for(lambda: len(records(root, "download")) >= 4 and len(records(root, "embed")) >= 1, driver)
-    nodes.kill(lost)
-    committed = records(root)
-    assert not (root / "embed" / "manifest.json").exists(), "the node died too late to prove anything"
-    joined = nodes.add(cpus=2)
-    code, said = ended(driver)
-    nodes.kill(joined)
-    assert code == 0, said[-3000:]
-    assert "its process died (death" not in said
+    with started(nodes, tmp_path / "log", "jobs/build_index.py", *arguments(root, "engine=ray")) as driver:
+        driver.wait_until(lambda: "ray::embed" in nodes.doing() and bool(records(root, "embed")))
+        committed = records(root)
+        nodes.lose()
+        nodes.join()
+        assert driver.wait() == 0, driver.said[-3000:]
+    assert "its process died (not the shard's fault)" in driver.said
+    assert "its process died (death" not in driver.said
     assert {path: path.read_bytes() for path in committed} == committed
     for stage in (*CRAWL, *AFTER):
         found, expected = data_of(str(root), stage), data_of(str(tmp_path / "local"), stage)
@@ -123,19 +108,11 @@ def test_the_demo_outlives_a_node_and_takes_up_another(nodes: Nodes, tmp_path: P
 
 @dataclass(frozen=True)
 class Toys:
-    """A run of tests/jobs/two_nodes.py: 40 shards, a fifth of a second each in two stages."""
+    """A run of tests/jobs/toy_driver.py: a fifth of a second a shard in two stages."""
 
     folder: Path
-    driver: subprocess.Popen[str]
-
-    @classmethod
-    def start(cls, nodes: Nodes, folder: Path, **squares: Any) -> "Toys":
-        arguments = [str(folder / "ray"), str(folder / "deaths.json"), str(SHARDS), json.dumps(squares)]
-        return cls(folder, nodes.start("-m", "tests.jobs.two_nodes", *arguments))
-
-    @property
-    def squares(self) -> int:
-        return len(records(self.folder / "ray", "squares"))
+    shards: int
+    driver: Driver
 
     def deaths(self, counted: bool) -> list[dict[str, Any]]:
         found = json.loads((self.folder / "deaths.json").read_text())
@@ -143,42 +120,31 @@ class Toys:
 
     def is_as_in_one_process(self) -> bool:
         local = str(self.folder / "local")
-        Run(local, toy_stages(SHARDS)).execute(LocalExecutor())
+        Run(local, toy_stages(self.shards)).execute(LocalExecutor())
         return everything_in(str(self.folder / "ray")) == everything_in(local)
 
 
-def test_three_nodes_may_die_in_one_run(nodes: Nodes, tmp_path: Path) -> None:
-    node = nodes.add(cpus=2)
-    toys = Toys.start(nodes, tmp_path)
-    for made in (4, 12, 20):
-        wait_for(lambda made=made: toys.squares >= made, toys.driver)  # type: ignore[misc]
-        nodes.kill(node)
-        node = nodes.add(cpus=2)
-    code, said = ended(toys.driver)
-    nodes.kill(node)
-    assert code == 0, said[-3000:]
-    assert toys.is_as_in_one_process()
-    assert toys.deaths(counted=True) == []
-    assert toys.deaths(counted=False)
+@contextmanager
+def toys(nodes: TwoNodes, folder: Path, shards: int, **squares: Any) -> Iterator[Toys]:
+    arguments = [str(folder / "ray"), str(folder / "deaths.json"), str(shards), json.dumps(squares)]
+    with started(nodes, folder / "log", "-m", "tests.jobs.toy_driver", *arguments) as driver:
+        yield Toys(folder, shards, driver)
 
 
-def test_a_shard_that_always_kills_its_worker_is_blamed_alone(nodes: Nodes, tmp_path: Path) -> None:
-    node = nodes.add(cpus=2)
-    toys = Toys.start(nodes, tmp_path, bad_shard="000005", fault="die")
-    code, said = ended(toys.driver)
-    nodes.kill(node)
-    assert code == 1
-    assert [death["name"] for death in toys.deaths(counted=True)] == ["squares:000005"] * 3
-    assert all("its worker process has died" in death["cause"] for death in toys.deaths(counted=True))
-    assert "squares:000005: its process died (death 3 of 3): ActorDiedError" in said
-    assert toys.squares == SHARDS - 1
+def test_three_nodes_may_die_in_one_run(nodes: TwoNodes, tmp_path: Path) -> None:
+    with toys(nodes, tmp_path, shards=100) as run:
+        for _ in range(3):
+            run.driver.wait_until(lambda: not {"ray::numbers", "ray::squares"}.isdisjoint(nodes.doing()))
+            nodes.lose()
+            nodes.join()
+        assert run.driver.wait() == 0, run.driver.said[-3000:]
+    assert run.is_as_in_one_process()
+    assert run.deaths(counted=True) == []
+    assert len(run.deaths(counted=False)) >= 3
 
 
-def test_no_shard_waits_for_a_worker_that_has_no_room(nodes: Nodes, tmp_path: Path) -> None:
-    node = nodes.add(cpus=2)
-    toys = Toys.start(nodes, tmp_path, cpus=2, workers=3)
-    code, said = ended(toys.driver)
-    nodes.kill(node)
-    assert code == 0, said[-3000:]
-    assert toys.is_as_in_one_process()
-    assert toys.deaths(counted=True) == []
+def test_no_shard_waits_for_a_worker_that_has_no_room(nodes: TwoNodes, tmp_path: Path) -> None:
+    with toys(nodes, tmp_path, shards=16, cpus=2, workers=3) as run:
+        assert run.driver.wait() == 0, run.driver.said[-3000:]
+    assert run.is_as_in_one_process()
+    assert run.deaths(counted=True) == []

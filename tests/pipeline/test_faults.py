@@ -383,7 +383,12 @@ def test_a_full_disk_stops_the_run_and_the_same_command_continues_once_there_is_
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     said = subprocess.run(
-        ["unshare", "-rm", "sh", "-ec", script], env=environment, check=True, text=True, stdout=-1, stderr=-2
+        ["unshare", "-rm", "sh", "-ec", script],
+        env=environment,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ).stdout
     assert f"Stopped: no room in {disk}/root" in said
     assert said.index("exit code 1") < said.index("exit code 0")

@@ -1,18 +1,23 @@
 """On Ray as in one process: the same bytes, whatever dies."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from pipeline.executor import LocalExecutor
 from pipeline.ray_executor import RayExecutor
 from pipeline.run import Run
-from tests.toys import Numbers, Squares, Total, everything_in, toy_stages
+from pipeline.stage import Stage
+from tests.jobs.toy_driver import Noting
+from tests.toys import Deadly, Numbers, Roots, Squares, Total, everything_in, left_in, toy_stages
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -45,16 +50,48 @@ def test_a_worker_killed_once_costs_nothing(tmp_path: Path) -> None:
     assert everything_in(str(tmp_path / "ray")) == everything_in(quiet_root(tmp_path / "local"))
 
 
-def test_a_shard_that_always_kills_its_worker_is_left_out_alone(tmp_path: Path) -> None:
-    stages = [Numbers(6), Squares(bad_shard="000002", fault="die")]
-    report = Run(str(tmp_path), stages).execute(RayExecutor())  # type: ignore[arg-type]
-    assert list(report.failed) == [("squares", "000002")]
-    assert len(list((tmp_path / "squares" / "commits").glob("*.json"))) == 5
+@pytest.mark.parametrize(
+    ("stages", "bad", "told"),
+    [
+        (
+            [Numbers(6), Squares(bad_shard="000002", fault="die")],
+            "squares",
+            "ActorDiedError: .*worker process has died",
+        ),
+        ([Deadly(6, bad_shard="000002"), Squares()], "numbers", "WorkerCrashedError: The worker died unexpectedly"),
+    ],
+    ids=["actor", "task"],
+)
+def test_a_shard_that_always_kills_its_worker_is_blamed_three_times_and_left_out_alone(
+    stages: list[Stage[Any]], bad: str, told: str, tmp_path: Path
+) -> None:
+    executor = Noting()
+    report = Run(str(tmp_path), stages).execute(executor)
+    blamed = [death for death in executor.deaths if death["counted"]]
+    assert [death["name"] for death in blamed] == [f"{bad}:000002"] * 3
+    assert all(re.match(told, death["cause"]) for death in blamed)
+    assert list(report.failed) == [(bad, "000002")]
+    assert len(list((tmp_path / bad / "commits").glob("*.json"))) == 5
+
+
+def test_an_accepted_shard_leaves_what_it_leaves_in_one_process(tmp_path: Path) -> None:
+    def stages(fault: str) -> list[Stage[Any]]:
+        return [Numbers(6), Squares(bad_shard="000002", fault=fault), Roots(), Total()]
+
+    ray, local = tmp_path / "ray", tmp_path / "local"
+    assert Run(str(ray), stages("die"), accept_failed=True).execute(RayExecutor()).exit_code == 0
+    assert Run(str(local), stages("raise"), accept_failed=True).execute(LocalExecutor()).exit_code == 0
+    names = ("numbers", "squares", "roots", "total")
+    assert everything_in(str(ray), names) == everything_in(str(local), names)
+    assert left_in(ray) == left_in(local)
+    lost = [pl.read_parquet(root / "squares/rejects/*.parquet")["pair_id", "reason"] for root in (ray, local)]
+    assert lost[0].height > 0
+    assert lost[0].equals(lost[1])
 
 
 def test_a_shard_that_raises_is_named_with_its_cause(tmp_path: Path) -> None:
-    stages = [Numbers(3), Squares(bad_shard="000001", fault="raise")]
-    report = Run(str(tmp_path), stages).execute(RayExecutor())  # type: ignore[arg-type]
+    stages: list[Stage[Any]] = [Numbers(3), Squares(bad_shard="000001", fault="raise")]
+    report = Run(str(tmp_path), stages).execute(RayExecutor())
     assert "squares shard 000001 failed: ValueError: shard 000001 is not to my taste" in str(report)
 
 
@@ -67,11 +104,13 @@ def test_a_driver_killed_in_the_middle_is_continued(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     driver = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
     commits = root / "squares" / "commits"
-    while len(list(commits.glob("*.json"))) < 20:
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        time.sleep(0.05)
-    driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    try:
+        while len(list(commits.glob("*.json"))) < 20:
+            assert driver.poll() is None, "the driver ended before it could be killed"
+            time.sleep(0.05)
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
     assert Run(str(root), toy_stages(200)).execute(LocalExecutor()).exit_code == 0
     assert everything_in(str(root)) == everything_in(quiet_root(tmp_path / "local", 200))
 

@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ from pipeline.credentials import redact
 from pipeline.errors import InputError, RecipeError, StorageError
 from pipeline.object_store import ObjectStore
 from pipeline.storage import LocalStore, Store, open_store
-from tests.s3 import SECRET, make_bucket, reached_from_here, s3_server
+from tests.s3 import ACCESS_KEY, SECRET, environment, make_bucket, reached_from_here, s3_server
 
 
 @pytest.fixture(scope="module")
@@ -271,11 +273,33 @@ def test_a_refusal_is_said_at_once(bucket: str, talking: pytest.MonkeyPatch) -> 
     assert SECRET not in str(error.value)
 
 
-def test_missing_credentials_are_said_at_once(talking: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With keys to somebody's own account, for AWS's clients and for fsspec."""
+    for name, text in {
+        ".aws/credentials": "[default]\naws_access_key_id = OWN\naws_secret_access_key = OWN\n",
+        ".config/fsspec/s3.json": '{"s3": {"key": "OWN", "secret": "OWN"}}',
+    }.items():
+        (tmp_path / "home" / name).parent.mkdir(parents=True)
+        (tmp_path / "home" / name).write_text(text)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_missing_credentials_are_said_at_once(home: Path, talking: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         talking.delenv(name)
     with pytest.raises(RecipeError, match="credentials"):
         ObjectStore("s3://bucket/root", patience_s=1e6).size("plan.json")
+
+
+def test_processes_that_the_tests_start_know_nothing_of_the_keys_at_home(home: Path, tmp_path: Path) -> None:
+    code = "import fsspec, botocore.session as s; print(s.Session().get_credentials(), fsspec.config.conf.get('s3'))"
+    given = environment("http://127.0.0.1:1", tmp_path)
+    without_keys = {name: value for name, value in given.items() if value not in (ACCESS_KEY, SECRET)}
+    for settings, are_found in ((without_keys, False), ({"HOME": str(home)}, True)):
+        said = subprocess.run([sys.executable, "-c", code], env=settings, capture_output=True, text=True, check=True)
+        assert ["None" not in found for found in said.stdout.split(maxsplit=1)] == [are_found] * 2
 
 
 def test_a_store_that_does_not_say_which_condition_failed_has_the_record(talking: pytest.MonkeyPatch) -> None:

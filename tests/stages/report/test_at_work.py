@@ -48,7 +48,13 @@ def test_of_a_run_that_ended_only_what_failed_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age_s", "ended", "told"), [(3, False, "is at work"), (7200, False, "2:00:00 ago"), (9, True, "No driver")]
+    ("age_s", "ended", "told"),
+    [
+        (3, False, "is at work"),
+        (-3600, False, "is at work, and said this 0 s ago"),  # the driver's clock is ahead of ours
+        (7200, False, "2:00:00 ago"),
+        (9, True, "No driver"),
+    ],
 )
 def test_a_driver_that_is_silent_is_not_said_to_work(age_s: float, ended: bool, told: str) -> None:
     assert told in said(status(ended=ended, age_s=age_s))

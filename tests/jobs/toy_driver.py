@@ -1,6 +1,6 @@
 """A driver in a process of its own: toy shards that take a while, and a note of every death that the executor returns.
 
-python -m tests.jobs.two_nodes ROOT DEATHS SHARDS [SQUARES]
+python -m tests.jobs.toy_driver ROOT DEATHS SHARDS [SQUARES]
 
 DEATHS is the JSON file that is written, SQUARES what SlowSquares is made with, as JSON.
 """
