@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Collection, Mapping
+from itertools import islice
 
 import pyarrow as pa
 
@@ -9,20 +10,22 @@ from pipeline.commits import STATS, CommitRecord, Manifest, StageFolder, misfit,
 from pipeline.errors import InputError
 from pipeline.parquet import read_table
 
-MENDED_SHARE = 0.01  # of a stage's shards, made again without a question
+MENDED_SHARE = 0.01
 
 
 def damage(folder: StageFolder, manifest: Manifest) -> dict[str, str | None]:
-    """Of a whole stage: what is wrong with a file → the shard to make again (None: the statistics)."""
+    """Of a whole stage: what is wrong with a file → the shard to make again (None: the statistics). No more than
+    it takes to refuse them."""
     try:
-        stats = read_table(io.BytesIO(folder.store.read(STATS)), ["shard", "files"])
-    except (FileNotFoundError, pa.ArrowException, OSError) as error:
-        return {f"{STATS} cannot be read: {error}": None}
+        stats = _stats(folder)
+    except InputError as error:
+        return {str(error): None}
     sizes = folder.store.list("")  # after the statistics: another driver may be at work
     expected = {record_path(shard): (shard, summary.record_bytes) for shard, summary in manifest.shards.items()}
     expected |= _files(stats)
     faults = ((_fault(folder, path, sizes, size), shard) for path, (shard, size) in expected.items())
-    return {fault: shard for fault, shard in faults if fault}
+    wrong = ((fault, shard) for fault, shard in faults if fault)
+    return dict(islice(wrong, _mended(len(manifest.shards)) + 1))
 
 
 def fault_of(folder: StageFolder, record: CommitRecord, sizes: Mapping[str, int]) -> str | None:
@@ -33,12 +36,29 @@ def fault_of(folder: StageFolder, record: CommitRecord, sizes: Mapping[str, int]
 
 def refuse_to_remake(folder: StageFolder, faults: Collection[str], shards: int) -> None:
     """Raises InputError where so much is gone that a disk is missing rather than a file."""
-    if len(faults) > max(2, shards * MENDED_SHARE):
+    if len(faults) > _mended(shards):
         raise InputError(
-            f"{folder.root}/{folder.stage}: {len(faults):,} of {shards:,} shards are broken ({next(iter(faults))}, …). "
-            f"Is a disk or a mount missing? Nothing was changed. To have the stage made anew, remove "
-            f"{folder.root}/{folder.stage}"
+            f"{folder.root}/{folder.stage}: more than {_mended(shards):,} of {shards:,} shards are broken "
+            f"({next(iter(faults))}, …). Is a disk or a mount missing? Nothing was changed. To have the stage made "
+            f"anew, remove {folder.root}/{folder.stage}"
         )
+
+
+def _mended(shards: int) -> int:
+    """How many of a stage's shards are made again without a question."""
+    return max(2, int(shards * MENDED_SHARE))
+
+
+def _stats(folder: StageFolder) -> pa.Table:
+    """Raises InputError where they are gone or broken."""
+    try:
+        data = folder.store.read(STATS)
+    except FileNotFoundError:
+        raise InputError(f"{STATS} is missing") from None
+    try:
+        return read_table(io.BytesIO(data), ["shard", "files"])
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{STATS} cannot be read: {error}") from None
 
 
 def _fault(folder: StageFolder, path: str, sizes: Mapping[str, int], wanted: int) -> str | None:
