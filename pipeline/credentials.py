@@ -10,6 +10,8 @@ _CREDENTIALS = re.compile(
     re.IGNORECASE,
 )
 
+REFUSAL = "a url holds credentials; give them through the environment or the cloud's own files"
+
 
 def holds_credentials(url: str) -> bool:
     """A secret may hold slashes, a chained url several addresses, and a signed url carries its key in the query."""

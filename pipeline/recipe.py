@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.credentials import holds_credentials, redact
+from pipeline.credentials import REFUSAL, holds_credentials, redact
 from pipeline.errors import RecipeError
 
 Json = Any
@@ -41,11 +41,7 @@ def load_recipe(kind: type[Recipe], path: Path, overrides: Sequence[str] = ()) -
     """
     values = _read_yaml(path)
     faults = [fault for override in overrides for fault in _apply(override, values)]
-    faults += [
-        f"{where}: a url holds credentials; give them through the environment or the cloud's own files"
-        for where, text in _texts(values)
-        if holds_credentials(text)
-    ]
+    faults += [f"{where}: {REFUSAL}" for where, text in _texts(values) if holds_credentials(text)]
     try:
         recipe = kind.model_validate(values)
     except ValidationError as error:

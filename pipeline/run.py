@@ -36,8 +36,8 @@ class Base(Section):
 
 @dataclass(frozen=True)
 class RunReport:
-    """failed: stage and shard → cause. unfinished: stages that are not whole, in order. stopped: why no more shards
-    were begun, if the run did not end by itself."""
+    """failed: stage and shard → cause, in one line. unfinished: stages that are not whole, in order. stopped: why no
+    more shards were begun, if the run did not end by itself."""
 
     root: str
     failed: dict[tuple[str, str], str]
@@ -49,8 +49,7 @@ class RunReport:
         return 1 if self.unfinished else 0
 
     def __str__(self) -> str:
-        causes = {where: cause.strip().splitlines()[-1] for where, cause in self.failed.items()}
-        lines = [f"{stage} shard {shard} failed: {cause}" for (stage, shard), cause in causes.items()]
+        lines = [f"{stage} shard {shard} failed: {cause}" for (stage, shard), cause in self.failed.items()]
         if len(lines) > SHOWN:
             lines[SHOWN:] = [f"… and {len(lines) - SHOWN:,} more: python jobs/stats.py {self.root}"]
         if self.stopped:

@@ -46,7 +46,7 @@ class StageRun:
     done: set[str] = field(default_factory=set)
     ready: OrderedDict[str, None] = field(default_factory=OrderedDict)  # in the order in which they became so
     running: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)  # shard → cause
+    failed: dict[str, str] = field(default_factory=dict)  # shard → cause, in one line
     whole: Whole | None = None
     _planned: str | None = None  # fingerprint
     _remade: Counter[str] = field(default_factory=Counter)  # shards, because their files or records were broken
@@ -62,10 +62,9 @@ class StageRun:
 
         Raises FingerprintMismatch where it was made with other settings, InputError where its base was made anew since.
         """
-        inputs = {source.key: self._pin(source) for source in self.stage.inputs}
-        taken, plan = self.folder.taken(), self.folder.plan()
-        if all(inputs.values()):
-            self._compare(parts_of(self.stage, {key: str(pin) for key, pin in inputs.items()}), taken, plan)
+        parts, taken, plan = self._parts(), self.folder.taken(), self.folder.plan()
+        if parts:
+            self._compare(parts, taken, plan)
         if taken or self.folder.manifest():
             self.whole = Whole.open(self.folder.root, self.name)
         self._planned = plan.fingerprint if plan else None
@@ -83,12 +82,15 @@ class StageRun:
 
         Raises FingerprintMismatch where the root holds the stage made with other settings.
         """
+        parts = self._parts()
+        if parts and not self._take(parts, base, accept):
+            self._plan(parts)
+
+    def _parts(self) -> dict[str, Any] | None:
+        """What the fingerprint is made of, or None where it cannot be said of an input yet."""
         inputs = {source.key: self._pin(source) for source in self.stage.inputs}
         pins = {key: pin for key, pin in inputs.items() if pin is not None}
-        if len(pins) == len(inputs):
-            parts = parts_of(self.stage, pins)
-            if not self._take(parts, base, accept):
-                self._plan(parts)
+        return parts_of(self.stage, pins) if len(pins) == len(inputs) else None
 
     def _pin(self, source: Input) -> str | None:
         """What the fingerprint says of an input, or None where it cannot be said yet."""
@@ -237,8 +239,9 @@ class StageRun:
         self.ready[shard] = None
 
     def give_up(self, shard: str, cause: str) -> None:
+        """cause: of a traceback its last line is kept; all of it was logged."""
         self.running.discard(shard)
-        self.failed[shard] = cause
+        self.failed[shard] = cause.strip().splitlines()[-1]
 
     @property
     def bearable(self) -> int:
@@ -248,9 +251,8 @@ class StageRun:
     def reject(self, shard: str) -> bool:
         """Commit a failed shard as rejects. False: the run cannot do without it, or its rows cannot be told."""
         assert self.job is not None, "only a stage that was prepared has failed shards"
-        cause = self.failed[shard].strip().splitlines()[-1]
         try:
-            return reject_shard(self.job, self.shards[shard], cause) is not None
+            return reject_shard(self.job, self.shards[shard], self.failed[shard]) is not None
         except Exception as error:  # noqa: BLE001 - what it reads may be what is broken
             log.warning("%s:%s cannot be accepted: %s", self.name, shard, error)
             return False

@@ -38,7 +38,7 @@ class StageStatus(Section):
     eta_s: float | None
     typical_s: float | None  # median of a shard
     running: dict[str, float]  # shard → seconds so far
-    failed: dict[str, str]  # shard → the cause's last line
+    failed: dict[str, str]  # shard → cause, in one line
 
 
 class Status(Section):
@@ -71,7 +71,6 @@ class Meter:
 
     rows_in: int = 0
     rows_out: int = 0
-    made: int = 0  # shards
     rejects: Counter[str] = field(default_factory=Counter)
     _began: dict[str, float] = field(default_factory=dict)  # shard → when it was handed out
     _took: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
@@ -91,7 +90,6 @@ class Meter:
         while self._recent[1][0] < now - WINDOW_S:
             self._recent.popleft()
         self._took.append(now - began)
-        self.made += 1
         self.rows_in += record.rows_in
         self.rows_out += record.rows_out
         self.rejects.update(record.rejects)
@@ -111,5 +109,5 @@ class Meter:
             eta_s=(shards - done) * seconds / recent if recent else None,
             typical_s=statistics.median(self._took) if self._took else None,
             running={shard: round(now - began, 1) for shard, began in self._began.items()},
-            failed={shard: cause.strip().splitlines()[-1] for shard, cause in failed.items()},
+            failed=dict(failed),
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
-from pipeline.credentials import holds_credentials
+from pipeline.credentials import REFUSAL, holds_credentials
 from pipeline.disk import files_below, full_disk_told, sync
 from pipeline.errors import RecipeError
 from pipeline.object_store import ObjectStore
@@ -110,7 +110,7 @@ Store = LocalStore | ObjectStore
 def open_store(root: str) -> Store:
     """Raises RecipeError where the url holds credentials, without repeating them: they would reach logs and records."""
     if holds_credentials(root):
-        raise RecipeError("a url holds credentials; give them through the environment or the cloud's own files")
+        raise RecipeError(REFUSAL)
     root = absolute_root(root)
     return ObjectStore(root) if "://" in root else LocalStore(root)
 
