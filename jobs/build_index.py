@@ -95,9 +95,9 @@ def say_what_was_made(recipe: BuildIndexRecipe) -> None:
             "left for exactly the reason that they should.\n"
         )
     retriever = Retriever(recipe.root)
-    encoder = QueryEncoder.of(retriever.corpus)
-    for example in range(min(EXAMPLES, retriever.corpus.rows)):
-        text = retriever.corpus.row(example * retriever.corpus.rows // EXAMPLES)["caption"]
+    encoder = QueryEncoder.of(retriever.database)
+    for example in range(min(EXAMPLES, retriever.database.size)):
+        text = retriever.database.pair(example * retriever.database.size // EXAMPLES)["caption"]
         ids, similarity = retriever.search(encoder.texts([text]), 3)
         print(f"search: {text}")
         for pair, cosine in zip(retriever.pairs(ids[ids >= 0]), similarity[0], strict=False):

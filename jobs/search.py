@@ -16,7 +16,7 @@ from stages.index import QueryEncoder, Retriever
 
 def search(asked: argparse.Namespace) -> None:
     retriever = Retriever(asked.root)
-    encoder = QueryEncoder.of(retriever.corpus)
+    encoder = QueryEncoder.of(retriever.database)
     query = encoder.pictures([asked.image]) if asked.image else encoder.texts([asked.text])
     ids, similarity = retriever.search(query, asked.k)
     for rank, (pair, cosine) in enumerate(zip(retriever.pairs(ids[ids >= 0]), similarity[0], strict=False), start=1):
@@ -25,7 +25,7 @@ def search(asked: argparse.Namespace) -> None:
         print(f"             {retriever.tar_of(pair)}: {pair['bytes']} bytes at {pair['offset']}")
         if asked.save:
             asked.save.mkdir(parents=True, exist_ok=True)
-            (asked.save / f"{rank:03}-{pair['pair_id']}.jpg").write_bytes(retriever.corpus.picture(pair))
+            (asked.save / f"{rank:03}-{pair['pair_id']}.jpg").write_bytes(retriever.picture(pair))
 
 
 @reporting_errors

@@ -97,6 +97,11 @@ class CorpusReader:
         with self._pictures_of(row["input"], row["shard"]).open("images") as file:
             return read_picture(file, row["offset"], row["bytes"])
 
+    def tar_of(self, row: Mapping[str, Any]) -> str:
+        """Path or url of the tar that holds a row's picture: `bytes` of it at `offset`."""
+        pictures = self._pictures_of(row["input"], row["shard"])
+        return f"{pictures.folder.store.root}/{pictures.entry('images').path}"
+
     def _shard(self, number: int) -> CorpusShard:
         return CorpusShard(self._whole.read(self._shard_ids[number]), self._first_row_ids[number])
 

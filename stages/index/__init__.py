@@ -3,13 +3,15 @@ measured.
 
 Reads   corpus: img_emb, text_emb and metadata
 Writes  index_train: the trained, empty index · index_add: lists, codes and ids · index: the files that are searched ·
-        index_report: index.json, the recall report and its plot
+        index_report: recall by probes and depth, and its plot · index_gate: index.json, if the recall is enough
 """
 
 from typing import Any
 
 from pipeline.stage import Stage
 from stages.index.add import IndexAdd
+from stages.index.database import Database
+from stages.index.gate import IndexGate
 from stages.index.query_encoder import QueryEncoder
 from stages.index.recipe import IndexRecipe
 from stages.index.report import IndexReport
@@ -17,9 +19,9 @@ from stages.index.retriever import Retriever
 from stages.index.serve import IndexServe
 from stages.index.train import IndexTrain
 
-__all__ = ["IndexRecipe", "QueryEncoder", "Retriever", "index_stages"]
+__all__ = ["Database", "IndexRecipe", "QueryEncoder", "Retriever", "index_stages"]
 
 
 def index_stages(recipe: IndexRecipe) -> list[Stage[Any]]:
     """In the order in which they run; the first needs the stage `corpus`."""
-    return [IndexTrain(recipe), IndexAdd(recipe), IndexServe(recipe), IndexReport(recipe)]
+    return [IndexTrain(recipe), IndexAdd(recipe), IndexServe(recipe), IndexReport(recipe), IndexGate(recipe)]

@@ -16,7 +16,13 @@ Floats = npt.NDArray[np.float64]
 GATHERED = 4096  # candidate rows that are widened at once: 16 MiB at width 512
 
 
-def exact_search(vectors: Vectors, queries: npt.ArrayLike, k: int, exclude: Sequence[Ids]) -> tuple[Ids, Floats]:
+def exact_search(
+    vectors: Vectors,
+    queries: npt.ArrayLike,
+    k: int,
+    exclude: Sequence[Ids],
+    alive: npt.NDArray[np.bool_] | None = None,
+) -> tuple[Ids, Floats]:
     """queries (Q, D) → ids (Q, k) and similarities (Q, k), ordered by similarity, then by smaller id, less each query's
     own excluded ids. Where fewer rows are left: id −1, similarity −inf."""
     wide = np.asarray(queries, np.float64)
@@ -25,6 +31,8 @@ def exact_search(vectors: Vectors, queries: npt.ArrayLike, k: int, exclude: Sequ
     barred = _flat(exclude)
     for start, block in vectors.blocks():
         similarity = wide @ block.astype(np.float64).T
+        if alive is not None:
+            similarity[:, ~alive[start : start + len(block)]] = -np.inf
         inside = slice(*np.searchsorted(barred[:, 0], [start, start + len(block)]))
         similarity[barred[inside, 1], barred[inside, 0] - start] = -np.inf
         ids, best = _merge(ids, best, similarity, start)

@@ -1,15 +1,36 @@
-"""index.json: what a reader has to know to search the serving shards of a run."""
+"""index.json: what a reader has to know to search an index, wherever its parts lie."""
 
 from typing import Literal
 
+from pipeline.commits import Whole
+from pipeline.errors import InputError
 from pipeline.recipe import Json, Section
+from stages.index.vectors import Key
+
+HERE = "."  # the root that holds the file
 
 
-class CorpusPart(Section):
-    """A corpus that the index holds: its FAISS ids are first_id + row_id."""
+class Part(Section):
+    """A finished stage that the index is made of. root: `.` where it lies in the root of index.json."""
 
-    root: str  # "." is the run that made the index
+    root: str
     identity: str
+
+    def open(self, root: str, stage: str) -> Whole:
+        """root: where index.json lies. Raises InputError where the stage was made anew since."""
+        where = self.found(root)
+        whole = Whole.open(where, stage)
+        if whole.identity != self.identity:
+            raise InputError(f"{where}/{stage} is another one than its index was measured with; build the index again")
+        return whole
+
+    def found(self, root: str) -> str:
+        return root if self.root == HERE else self.root
+
+
+class CorpusPart(Part):
+    """A corpus that the index holds: the ids of its rows are first_id + row_id."""
+
     first_id: int
     rows: int
 
@@ -23,15 +44,38 @@ class ListRange(Section):
     rows: int
 
 
+class ServingPart(Part):
+    """Serving shards that were made together. A list may have entries in several parts."""
+
+    ranges: tuple[ListRange, ...]
+
+
 class IndexFile(Section):
     factory: str
     nlist: int
     metric: Literal["inner_product"]
-    rows: int
+    key: Key  # which vectors are searched
+    rows: int  # that can be found
+    template: Part  # the stage index_train that all parts share
     template_sha256: str  # the fingerprint of centroids and codebooks
-    index_identity: str  # of the serving shards
-    list_ranges: tuple[ListRange, ...]
+    serving: tuple[ServingPart, ...]
+    alive: Part | None  # the stage index_alive, where rows were deleted
+    corpora: tuple[CorpusPart, ...]
     nprobe: int
     depth: int  # vectors re-ranked
     recall: tuple[dict[str, Json], ...]  # at these: the report's rows
-    corpora: tuple[CorpusPart, ...]
+
+    def elsewhere(self, root: str) -> "IndexFile":
+        """The same, as a file in another root says it."""
+
+        def moved(part: Part) -> Part:
+            return part.model_copy(update={"root": part.found(root)})
+
+        return self.model_copy(
+            update={
+                "template": moved(self.template),
+                "serving": tuple(map(moved, self.serving)),
+                "alive": self.alive and moved(self.alive),
+                "corpora": tuple(map(moved, self.corpora)),
+            }
+        )

@@ -1,64 +1,79 @@
-"""Which inverted list every row of the corpus lies in, and in what order queries probe the lists.
+"""Which inverted list every row lies in, read from the files that are searched, and in what order queries probe them.
 
-Shapes: N rows, Q queries, D width, K neighbours.
+Shapes: N ids, Q queries, D width, K neighbours.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.commits import Whole
 from pipeline.errors import InputError
 from stages.index.exact import Floats
-from stages.index.factory import before_lists, inverted_file
-from stages.index.serving import Scores
+from stages.index.factory import inverted_file
+from stages.index.serving import Scores, Serving
 from stages.index.vectors import Ids
 
 BLOCK = 64  # queries whose probe orders are held at once
-
-
-def list_sizes(added: Whole, nlist: int) -> Ids:
-    """(nlist,) vectors in each inverted list."""
-    lists = (added.read(shard).array("lists") for shard in added.shards)
-    return sum((np.bincount(numbers, minlength=nlist) for numbers in lists), np.zeros(nlist, np.int64))
+MOST_PROBES = 1024  # lists that a query may probe
 
 
 @dataclass(frozen=True)
 class Lists:
-    """Which inverted list every row lies in."""
+    """numbers: (N,) by id, −1: in none, which only a deleted row may be. sizes: (nlist,) entries of each list."""
 
-    template: Any
-    numbers: npt.NDArray[np.int32]  # (N,) by row id
-    sizes: Ids  # (nlist,)
+    serving: Serving
+    numbers: npt.NDArray[np.int32]
+    sizes: Ids
 
     @classmethod
-    def read(cls, template: Any, added: Whole) -> "Lists":
-        """Raises InputError where a row of the corpus was not added, or another one twice."""
-        numbers = np.full(added.rows, -1, np.int32)
-        for name in added.shards:
-            shard = added.read(name)
-            numbers[shard.array("ids")] = shard.array("lists")
-        missing = np.flatnonzero(numbers < 0)
-        if missing.size:
-            raise InputError(
-                f"{added.folder.root}/index_add lacks {missing.size} rows, row {missing[0]} first; make it again"
-            )
-        return cls(template, numbers, list_sizes(added, inverted_file(template).nlist))
+    def read(cls, serving: Serving, size: int, alive: npt.NDArray[np.bool_] | None) -> "Lists":
+        """size: N. Raises InputError where a shard holds other lists or other many rows than it should, an id lies in
+        two lists, or a row that is alive in none."""
+        numbers = np.full(size, -1, np.int32)
+        sizes = np.zeros(inverted_file(serving.shards[0].index).nlist, np.int64)
+        for shard, held in zip(serving.shards, serving.ranges, strict=True):
+            mine = shard.sizes()
+            filled = np.flatnonzero(mine)
+            if mine.sum() != held.rows or (
+                filled.size and not held.first_list <= filled[0] <= filled[-1] < held.end_list
+            ):
+                raise InputError(
+                    f"index: serving shard {held.shard} holds {mine.sum()} rows, and should hold {held.rows} in lists "
+                    f"{held.first_list} to {held.end_list - 1}; remove the stage `index` and build it again"
+                )
+            for number in filled:
+                _, ids = shard.entries(int(number))
+                if ids.min() < 0 or ids.max() >= size or (numbers[ids] >= 0).any() or len(np.unique(ids)) < len(ids):
+                    raise InputError(
+                        f"index: list {number} of serving shard {held.shard} holds ids that are not its own"
+                    )
+                numbers[ids] = number
+            sizes += mine
+        _check_complete(numbers, alive)
+        return cls(serving, numbers, sizes)
+
+    @property
+    def most_probes(self) -> int:
+        return min(len(self.sizes), MOST_PROBES)
 
     def probe(self, queries: Scores, neighbors: Ids) -> tuple[Ids, Floats]:
-        """queries (Q, D), neighbors (Q, K) → as which one each neighbour's list is probed (Q, K), and the codes in the
-        first 1, 2, … probed lists (nlist,), averaged."""
-        nlist = len(self.sizes)
-        places, scanned = np.empty_like(neighbors), np.zeros(nlist)
+        """queries (Q, D), neighbors (Q, K) → as which one each neighbour's list is probed (Q, K), most_probes where it
+        never is, and the codes in the first 1, 2, … most_probes lists, averaged over the queries."""
+        most = self.most_probes
+        places, scanned = np.empty_like(neighbors), np.zeros(most)
         sizes = np.append(self.sizes, 0)  # a graph of centroids may leave some out: its −1 is the list after the last
         for first in range(0, len(queries), BLOCK):
             some = slice(first, first + BLOCK)
-            vectors = before_lists(self.template, queries[some])
-            _, order = inverted_file(self.template).quantizer.search(vectors, nlist)
-            place = np.full((len(order), nlist + 1), nlist)
-            np.put_along_axis(place, order, np.arange(nlist)[None], axis=1)
+            order = self.serving.probe(queries[some], most).lists
+            place = np.full((len(order), len(sizes)), most)
+            np.put_along_axis(place, order, np.arange(most)[None], axis=1)
             places[some] = np.take_along_axis(place, self.numbers[neighbors[some]].astype(np.int64), axis=1)
             scanned += np.cumsum(sizes[order], axis=1).sum(axis=0)
         return places, scanned / len(queries)
+
+
+def _check_complete(numbers: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_] | None) -> None:
+    missing = np.flatnonzero(numbers < 0) if alive is None else np.flatnonzero((numbers < 0) & alive)
+    if missing.size:
+        raise InputError(f"index: {missing.size} rows lie in no list, id {missing[0]} first; build the index again")

@@ -4,21 +4,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from stages.index.recall import Direction, Point
+from stages.index.recall import Point
+from stages.index.recipe import Direction
 from stages.index.tuning import TUNED_K
 
 SHOWN_DEPTHS = (None, 10, 100, 1000)
 
 
-def save_plot(points: Sequence[Point], chosen: Point, target: float, path: Path) -> None:
+def save_plot(points: Sequence[Point], chosen: Sequence[Point], target: float, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     probes, cost = figure.subplots(1, 2, sharey=True)
     _draw_probes(probes, points)
     _draw_cost(cost, points)
-    probes.plot(chosen.nprobe, chosen.recall, "*", color="black", markersize=13)
-    cost.plot(chosen.cost_us, chosen.recall, "*", color="black", markersize=13, label="chosen")
+    for number, point in enumerate(chosen):
+        label = "_" * number + "chosen"  # once in the legend
+        probes.plot(point.nprobe, point.recall, "*", color="black", markersize=13)
+        cost.plot(point.cost_us, point.recall, "*", color="black", markersize=13, label=label)
     for axes in (probes, cost):
         axes.axhline(target, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xscale("log")

@@ -14,7 +14,7 @@ from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import InputError
 from pipeline.storage import open_store
 from stages.embed import OWN, Embed, EmbedRecipe, open_towers
-from stages.filter import CorpusReader
+from stages.index.database import Database
 from stages.index.serving import Scores
 
 
@@ -25,14 +25,16 @@ class QueryEncoder:
     towers: Any  # as open_towers returns them
 
     @classmethod
-    def of(cls, corpus: CorpusReader) -> "QueryEncoder":
+    def of(cls, database: Database) -> "QueryEncoder":
         """The model that the recipe beside the corpus' embeddings names, on this machine's best device.
 
         Raises InputError where the recipe or the weights are not there.
         """
         import torch
 
-        root = resolve_folder(corpus.roots[0], Embed.name).root  # the run that made the vectors, and its model
+        root = resolve_folder(
+            database.readers[0].roots[0], Embed.name
+        ).root  # the run that made the vectors, and its model
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             recipe = yaml.safe_load(open_store(root).read("recipe.yaml"))

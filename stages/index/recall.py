@@ -9,9 +9,8 @@ Shapes: Q queries, D width, R candidates in the order of their codes, K = 10.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +18,10 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from stages.index.exact import Floats, exact_search, exact_similarity
 from stages.index.lists import Lists
-from stages.index.serving import Scores, Serving
-from stages.index.vectors import Ids, Vectors
+from stages.index.recipe import Direction
+from stages.index.serving import Scores, Serving, candidates
+from stages.index.vectors import Half, Ids, Vectors
 
-Direction = Literal["image", "text"]
 KS = (1, 2, 4, 10)
 DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 CODE_US, RERANKED_US = 0.04, 4.0
@@ -40,7 +39,7 @@ class Queries:
     excluded: Sequence[Ids]
     similarity: Floats  # (Q, K) of the exact neighbours; −inf where there are no more
     list_places: Ids  # (Q, K): as which one the list of each neighbour is probed
-    scanned: Floats  # (nlist,) codes in the first 1, 2, … probed lists, averaged over the queries
+    scanned: Floats  # (most probes,) codes in the first 1, 2, … probed lists, averaged over the queries
 
     def coverage(self, k: int, nprobe: int) -> float:
         return float((self.list_places[:, :k] < nprobe)[self.similarity[:, :k] > -np.inf].mean())
@@ -63,25 +62,35 @@ class Point:
 
 
 def prepare(
-    direction: Direction, vectors: npt.NDArray[np.float16], images: Vectors, same: Sequence[Ids], lists: Lists
-) -> Queries:
-    """vectors (Q, D): the images, or the captions, of the held-out rows; what is searched are images either way.
+    asked: Mapping[Direction, Half],
+    vectors: Vectors,
+    same: Sequence[Ids],
+    lists: Lists,
+    alive: npt.NDArray[np.bool_] | None,
+) -> list[Queries]:
+    """asked: by direction, the images or the captions (Q, D) of the held-out rows. All are compared with every vector
+    in one pass over them.
 
     Raises InputError where no query has anything to find.
     """
-    neighbors, similarity = exact_search(images, vectors, max(KS), same)
-    asked = np.flatnonzero(similarity[:, 0] > -np.inf)
-    if not asked.size:
-        raise InputError("index: recall cannot be measured, for the whole corpus shows one image; add sources")
-    wide = vectors[asked].astype(np.float32)
-    excluded = [same[int(query)] for query in asked]
-    return Queries(direction, wide, excluded, similarity[asked], *lists.probe(wide, neighbors[asked]))
+    everything = np.concatenate([half.astype(np.float32) for half in asked.values()])
+    neighbors, similarity = exact_search(vectors, everything, max(KS), [*same] * len(asked), alive)
+    found = []
+    for number, direction in enumerate(asked):
+        here = np.arange(number * len(same), (number + 1) * len(same))
+        here = here[similarity[here, 0] > -np.inf]
+        if not here.size:
+            raise InputError("index: recall cannot be measured, for the whole corpus shows one image; add sources")
+        excluded = [same[query % len(same)] for query in here]
+        probed = lists.probe(everything[here], neighbors[here])
+        found.append(Queries(direction, everything[here], excluded, similarity[here], *probed))
+    return found
 
 
-def measure(queries: Queries, serving: Serving, images: Vectors, nprobe: int) -> list[Point]:
+def measure(queries: Queries, serving: Serving, vectors: Vectors, nprobe: int) -> list[Point]:
     """Recall at every k and depth, from one search as deep as the deepest."""
-    ids, _ = serving.candidates(queries.vectors, max(DEPTHS), nprobe, queries.excluded)
-    similarity = exact_similarity(images, queries.vectors, ids)
+    ids, _ = candidates(serving, queries.vectors, max(DEPTHS), nprobe, queries.excluded)
+    similarity = exact_similarity(vectors, queries.vectors, ids)
     depths: list[int | None] = [None, *DEPTHS]
     return [_point(queries, similarity, k, nprobe, depth) for k in KS for depth in depths]
 

@@ -1,10 +1,13 @@
 """The recipe's `index` section: which index to build, and what recall it has to reach."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.recipe import Section
+from stages.index.vectors import Key
+
+Direction = Literal["image", "text"]  # of a query: by a picture, or by a caption
 
 
 class IndexRecipe(Section):
@@ -12,15 +15,22 @@ class IndexRecipe(Section):
     None stands for a number that is chosen from the corpus.
     """
 
+    key: Key = "image"  # what is searched: the pairs' images (as in the paper), their captions, or the mean of both
     factory: str = "auto"
+    memory_gib: float | None = Field(None, gt=0)  # for codes and ids of all rows, which bounds what auto chooses
     nlist: int | None = Field(None, ge=1)  # inverted lists, where factory is auto
     train_sample: int | None = Field(None, ge=1)  # vectors to train on
     seed: int = Field(0, ge=0)  # of the draw of training sample and queries
     queries: int = Field(1000, ge=1)  # rows kept out of the training sample, at most a tenth of the corpus
-    target_recall: float = Field(0.95, gt=0, le=1)  # recall@2 of image queries after re-ranking; decides the tuning
+    target_recall: float = Field(0.95, gt=0, le=1)  # recall@2 after re-ranking that the index is tuned to
+    tuned_for: tuple[Direction, ...] = Field(("image",), min_length=1)  # queries that have to reach it
     min_recall: float | None = Field(0.95, ge=0, le=1)  # the same figure, below which the build fails; None: never
     serving_shards: int | None = Field(None, ge=1)
     vectors_per_task: int = Field(1_000_000, ge=1)
+    train_cpus: int = Field(2, ge=1)  # threads of the one process that trains; no more than a node has
+    train_gpus: float = Field(0, ge=0)
+    train_memory_gib: float = Field(4, gt=0)
+    add_gpus: float = Field(0, ge=0)  # of each process that encodes
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -1,110 +1,118 @@
-"""Measure the index with held-out queries, tune it to the target recall, and refuse one that does not reach its floor.
+"""Measure the index with held-out queries and tune it to the target recall.
 
-Reads   corpus, index_train (held-out rows), index_add (the list of every row), index (what is searched)
-Writes  index: index.json (IndexFile), which makes the index usable; report: a row per direction, k, nprobe and depth;
-        plot: the same as a picture
+Reads   the parts of the index: corpora, training sample, serving shards, and which rows are alive
+Writes  tuned: TUNED, what the gate decides on; report: a row per direction, k, nprobe and depth; plot: the same as a
+        picture
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.commits import Whole
-from pipeline.errors import ShardFailed
-from pipeline.recipe import Json
+from pipeline.errors import InputError
+from pipeline.recipe import Json, Section
 from pipeline.schemas import RECALL
-from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage
+from pipeline.stage import Counts, Input, Resources, Stage
 from pipeline.writer import ShardWriter, Task
-from stages.index.index_file import CorpusPart, IndexFile, ListRange
+from stages.index.factory import QUERY_SHARE
 from stages.index.lists import Lists
+from stages.index.parts import Parts, Wholes
 from stages.index.plot import save_plot
-from stages.index.recall import Point, Queries, measure, prepare
-from stages.index.recipe import IndexRecipe
-from stages.index.serving import Serving
-from stages.index.train import ONLY, read_template
-from stages.index.tuning import TUNED_K, tune
-from stages.index.vectors import Ids, Vectors
+from stages.index.recall import Queries, measure, prepare
+from stages.index.recipe import Direction, IndexRecipe
+from stages.index.train import ONLY
+from stages.index.tuning import tune
+from stages.index.vectors import Half, Ids, Vectors
+
+
+class Tuned(Section):
+    """What was measured, and tuned to what."""
+
+    factory: str
+    nlist: int
+    rows: int  # that can be found
+    nprobe: int
+    depth: int  # vectors re-ranked
+    most_probes: int  # that could be chosen
+    queries: int
+    chosen: tuple[dict[str, Json], ...]  # the points that were tuned: a row of the report a direction
+    recall: tuple[dict[str, Json], ...]  # all rows of the report at these
 
 
 @dataclass(frozen=True)
 class IndexReport(Stage[None]):
     recipe: IndexRecipe
-    name, version = "index_report", 1
+    parts: Parts = Parts()
+    name, version = "index_report", 2
 
     @property
     def inputs(self) -> Sequence[Input]:
-        return [Input(stage, Need.WHOLE) for stage in ("corpus", "index_train", "index_add", "index")]
+        return self.parts.inputs
 
     @property
     def resources(self) -> Resources:
-        return Resources(memory_gib=4)
+        return Resources(cpus=self.recipe.train_cpus, memory_gib=4, threads=self.recipe.train_cpus)
 
     def settings(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump(include={"target_recall"})
-
-    def conditions(self) -> Mapping[str, Json]:
-        """The floor decides whether there is a result, and no byte of it: it may be lowered on the same root."""
-        return self.recipe.model_dump(include={"min_recall"})
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        return Plan([Shard(ONLY)])
+        return self.recipe.model_dump(include={"target_recall", "tuned_for", "queries", "seed", "key"})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        corpus, train, index = task.whole("corpus"), task.whole("index_train"), task.whole("index")
-        lists = Lists.read(read_template(train), task.whole("index_add"))
-        images, serving = Vectors(corpus, "img_emb"), Serving.open(index)
-        queries = held_out_queries(corpus, images, train.read(ONLY).array("queries"), lists)
+        whole: Wholes = {source.key: task.whole(source.key) for source in self.inputs}
+        vectors, alive = self.parts.vectors(whole, self.recipe.key), self.parts.alive_rows(whole)
+        serving = self.parts.opened(whole)
+        lists = Lists.read(serving, vectors.rows, alive)
+        queries = self._queries(whole, vectors, lists, alive)
         points, chosen = tune(
-            lambda nprobe: [p for q in queries for p in measure(q, serving, images, nprobe)],
-            len(lists.sizes),
+            lambda nprobe: [point for asked in queries for point in measure(asked, serving, vectors, nprobe)],
+            lists.most_probes,
             self.recipe.target_recall,
+            self.recipe.tuned_for,
         )
-        self._refuse_below_floor(chosen, len(queries[0].vectors), len(lists.sizes))
-        found = _index_file(corpus, train, index, points, chosen)
-        out.json("index", "index_{stem}.json", found.model_dump(mode="json"))
+        depth = chosen[0].depth
+        assert depth is not None, "only re-ranked points are chosen from"
+        trained = whole[self.parts.template.key].plan().resolved
+        tuned = Tuned(
+            factory=trained["factory"],
+            nlist=trained["nlist"],
+            rows=vectors.rows if alive is None else int(alive.sum()),
+            nprobe=chosen[0].nprobe,
+            depth=depth,
+            most_probes=lists.most_probes,
+            queries=len(queries[0].vectors),
+            chosen=tuple(map(asdict, chosen)),
+            recall=tuple(asdict(p) for p in points if (p.nprobe, p.depth) == (chosen[0].nprobe, depth)),
+        )
+        out.json("tuned", "tuned_{stem}.json", tuned.model_dump(mode="json"))
         out.table("report", "report_{stem}.parquet", pa.Table.from_pylist([*map(asdict, points)], schema=RECALL))
         save_plot(points, chosen, self.recipe.target_recall, out.file("plot", "report_{stem}.png"))
-        return Counts(corpus.rows, corpus.rows, {"recall": chosen.recall, "nprobe": chosen.nprobe})
+        return Counts(tuned.rows, tuned.rows, {"nprobe": tuned.nprobe, "depth": depth})
 
-    def _refuse_below_floor(self, chosen: Point, num_queries: int, nlist: int) -> None:
-        floor = self.recipe.min_recall
-        if floor is not None and chosen.recall < floor:
-            raise ShardFailed(
-                f"index: recall@{TUNED_K} of {num_queries:,} image queries is at best {chosen.recall:.4f} "
-                f"({chosen.low:.3f} to {chosen.high:.3f}), at nprobe {chosen.nprobe} of {nlist} and re-rank depth "
-                f"{chosen.depth}, below index.min_recall {floor}; coverage there is {chosen.coverage:.4f}. Give "
-                "index.factory longer codes (IVF…,PQ128 or IVF…,SQ8), or lower index.min_recall (null: no floor)."
-            )
+    def _queries(
+        self, whole: Wholes, vectors: Vectors, lists: Lists, alive: npt.NDArray[np.bool_] | None
+    ) -> list[Queries]:
+        """By the images, and by the captions, of rows that were kept out of the training sample."""
+        from stages.index.same_image import same_image_rows  # with it comes polars
 
-
-def held_out_queries(corpus: Whole, images: Vectors, rows: Ids, lists: Lists) -> list[Queries]:
-    """rows (Q,): the held-out ones. By their images, and by their captions."""
-    from stages.index.same_image import same_image_rows  # with it comes polars
-
-    same = same_image_rows(corpus, images, rows)
-    captions = Vectors(corpus, "text_emb")
-    return [
-        prepare("image", images.gather(rows), images, same, lists),
-        prepare("text", captions.gather(rows), images, same, lists),
-    ]
+        sample = whole[self.parts.template.key].read(ONLY).array("sample")
+        held_out = draw_queries(vectors.rows, sample, alive, self.recipe.queries, self.recipe.seed)
+        images, captions = self.parts.vectors(whole, "image"), self.parts.vectors(whole, "text")
+        same = same_image_rows([whole[source.key] for source in self.parts.corpora], images, held_out)
+        asked: dict[Direction, Half] = {"image": images.gather(held_out), "text": captions.gather(held_out)}
+        return prepare(asked, vectors, same, lists, alive)
 
 
-def _index_file(corpus: Whole, train: Whole, index: Whole, points: Sequence[Point], chosen: Point) -> IndexFile:
-    """The tuned numbers, with the recall of both directions at them."""
-    assert chosen.depth is not None, "only re-ranked points are chosen from"
-    resolved, trained = train.plan().resolved, train.read(ONLY)
-    at_these = [point for point in points if (point.nprobe, point.depth) == (chosen.nprobe, chosen.depth)]
-    return IndexFile(
-        factory=resolved["factory"],
-        nlist=resolved["nlist"],
-        metric="inner_product",
-        rows=corpus.rows,
-        template_sha256=trained.record.files["template"].sha256,
-        index_identity=index.identity,
-        list_ranges=tuple(ListRange(shard=shard, **params) for shard, params in index.plan().shards),
-        nprobe=chosen.nprobe,
-        depth=chosen.depth,
-        recall=tuple(asdict(point) for point in at_these),
-        corpora=(CorpusPart(root=".", identity=corpus.identity, first_id=0, rows=corpus.rows),),
-    )
+def draw_queries(rows: int, sample: Ids, alive: npt.NDArray[np.bool_] | None, wanted: int, seed: int) -> Ids:
+    """Ids that are alive and were not trained on: at most a tenth of all, in order.
+
+    Raises InputError where there is none.
+    """
+    free = np.ones(rows, np.bool_) if alive is None else alive.copy()
+    free[sample] = False
+    left = np.flatnonzero(free)
+    if not left.size:
+        raise InputError("index: no row is left to measure recall with: all that are alive were trained on")
+    wanted = min(wanted, max(rows // QUERY_SHARE, 1), len(left))
+    return np.sort(np.random.default_rng(seed).choice(left, wanted, replace=False))

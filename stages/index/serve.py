@@ -1,7 +1,8 @@
-"""Gather what was added into the files that are searched: each holds a contiguous range of the inverted lists.
+"""Gather what was encoded into the files that are searched: each holds a contiguous range of the inverted lists.
 
-Reads   index_train: the template; index_add: lists, codes and ids
-Writes  serving: an ordinary IVF file, the template with the range's lists filled, each in order of row id
+Reads   index_train: the template; index_add: lists, codes and ids; where an index is compacted, its serving shards and
+        the rows that are still alive
+Writes  serving: an ordinary IVF file, the template with the range's lists filled, each in order of id
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,16 +10,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.commits import Whole
 from pipeline.errors import InputError, RecipeError
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
+from stages.index.database import read_alive
+from stages.index.entries import AddedLists, Codes, Entries, Merged
 from stages.index.factory import inverted_file
-from stages.index.lists import list_sizes
 from stages.index.recipe import IndexRecipe
+from stages.index.serving import ServedLists
 from stages.index.train import read_template
 from stages.index.vectors import Ids
 
@@ -27,12 +29,18 @@ VECTORS_PER_SERVING_SHARD = 32_000_000  # 2.3 GB at 72 bytes a vector
 
 @dataclass(frozen=True)
 class IndexServe(Stage[None]):
+    """merged: the serving shards of an index that is compacted, by input. alive: an input, None: every row is."""
+
     recipe: IndexRecipe
-    name, version = "index", 1
+    template: Input = Input("index_train", Need.WHOLE)
+    added: Input | None = Input("index_add", Need.WHOLE)
+    merged: Sequence[Input] = ()
+    alive: Input | None = None
+    name, version = "index", 2
 
     @property
     def inputs(self) -> Sequence[Input]:
-        return [Input("index_train", Need.WHOLE), Input("index_add", Need.WHOLE)]
+        return [source for source in (self.template, self.added, *self.merged, self.alive) if source]
 
     @property
     def resources(self) -> Resources:
@@ -42,23 +50,41 @@ class IndexServe(Stage[None]):
         return self.recipe.model_dump(include={"serving_shards"})
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        nlist, added = whole["index_train"].plan().resolved["nlist"], whole["index_add"]
-        wanted = self.recipe.serving_shards or -(-added.rows // VECTORS_PER_SERVING_SHARD)
-        if wanted > nlist:
-            raise RecipeError(f"index.serving_shards is {wanted}, but there are {nlist} lists. Nothing was written.")
-        ranges = _even_ranges(list_sizes(added, nlist), wanted)
-        return Plan([Shard(shard_id(number), params) for number, params in enumerate(ranges)])
+        sizes = self._entries(whole).sizes()
+        wanted = self.recipe.serving_shards or max(-(-int(sizes.sum()) // VECTORS_PER_SERVING_SHARD), 1)
+        if wanted > len(sizes):
+            raise RecipeError(
+                f"index.serving_shards is {wanted}, but there are {len(sizes)} lists. Nothing was written."
+            )
+        return Plan([Shard(shard_id(number), params) for number, params in enumerate(_even_ranges(sizes, wanted))])
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         import faiss
 
-        first, end = task.params["first_list"], task.params["end_list"]
-        index, added = read_template(task.whole("index_train")), task.whole("index_add")
-        lists, codes, ids = _in_range(added, first, end)
-        _check(ids, task.params["rows"], first, end)
-        _fill(index, lists, codes, ids)
+        first, end, rows = (task.params[name] for name in ("first_list", "end_list", "rows"))
+        whole = {source.key: task.whole(source.key) for source in self.inputs}
+        index, entries = read_template(whole[self.template.key]), self._entries(whole)
+        ivf = inverted_file(index)
+        for number in range(first, end):
+            _fill(ivf.invlists, number, *entries.entries(number))
+        ivf.ntotal = index.ntotal = ivf.invlists.compute_ntotal()
+        if index.ntotal != rows:
+            raise InputError(
+                f"lists {first} to {end - 1} should hold {rows} vectors, found {index.ntotal}; make index_add again"
+            )
         faiss.write_index(index, str(out.file("serving", "shards/{stem}.faiss")))
-        return Counts(len(ids), len(ids))
+        return Counts(rows, rows)
+
+    def _entries(self, whole: Mapping[str, Whole]) -> Merged:
+        nlist = whole[self.template.key].plan().resolved["nlist"]
+        parts = [whole[source.key] for source in self.merged]
+        sources: list[Entries] = [
+            ServedLists.open(part.read(shard).path("serving")) for part in parts for shard in part.shards
+        ]
+        if self.added:
+            added = whole[self.added.key]
+            sources += [AddedLists(added.read(shard), nlist) for shard in added.shards]
+        return Merged(sources, read_alive(whole[self.alive.key]) if self.alive else None)
 
 
 def _even_ranges(sizes: Ids, wanted: int) -> list[dict[str, Json]]:
@@ -72,35 +98,10 @@ def _even_ranges(sizes: Ids, wanted: int) -> list[dict[str, Json]]:
     ]
 
 
-def _in_range(added: Whole, first: int, end: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint8], Ids]:
-    """What belongs to the lists first…end − 1, by list and then by id."""
-    parts = []
-    for name in added.shards:
-        shard = added.read(name)
-        lists = shard.array("lists")
-        here = np.flatnonzero((first <= lists) & (lists < end))
-        parts.append([lists[here], shard.array("codes")[here], shard.array("ids")[here]])
-    lists, codes, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    order = np.lexsort((ids, lists))
-    return lists[order], codes[order], ids[order]
-
-
-def _check(ids: Ids, rows: int, first: int, end: int) -> None:
-    if len(ids) != rows or len(np.unique(ids)) != rows:
-        raise InputError(
-            f"lists {first} to {end - 1} should hold {rows} vectors, found {len(ids)} "
-            f"with {len(np.unique(ids))} row ids; make index_add again"
-        )
-
-
-def _fill(index: Any, lists: npt.NDArray[np.int32], codes: npt.NDArray[np.uint8], ids: Ids) -> None:
+def _fill(lists: Any, number: int, codes: Codes, ids: Ids) -> None:
+    """codes (n, code size) and ids (n,) of one list, which is empty: FAISS makes room for exactly these."""
     import faiss
 
-    ivf = inverted_file(index)
-    bounds = np.searchsorted(lists, np.arange(ivf.nlist + 1))
-    for number in np.flatnonzero(np.diff(bounds)):
-        here = slice(bounds[number], bounds[number + 1])
-        # FAISS gets bare pointers, into arrays that outlive the call.
-        first_id, first_code = faiss.swig_ptr(ids[here]), faiss.swig_ptr(codes[here])
-        ivf.invlists.add_entries(int(number), int(here.stop - here.start), first_id, first_code)
-    ivf.ntotal = index.ntotal = len(ids)
+    if len(ids):
+        codes, ids = np.ascontiguousarray(codes), np.ascontiguousarray(ids)  # FAISS gets bare pointers into them
+        lists.add_entries(number, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(codes))

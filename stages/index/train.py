@@ -1,9 +1,9 @@
-"""Draw a sample of the corpus and train the index on it.
+"""Draw a sample of the corpus and train the index on it, once: k-means of the lists, then the code.
 
-Reads   corpus: all image vectors
+Reads   corpus: all vectors of the key
 Writes  template: the trained, empty FAISS index; its checksum is the fingerprint of centroids and codebooks, because
         the file holds nothing else
-        sample, queries: the row ids trained on, and those kept out for measuring recall; both int64, in order
+        sample: the row ids trained on, int64, in order
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
-from stages.index.factory import QUERY_SHARE, choose, empty_index
+from stages.index.factory import QUERY_SHARE, choose, empty_index, inverted_file
 from stages.index.recipe import IndexRecipe
-from stages.index.vectors import Ids, Vectors
+from stages.index.vectors import Half, Vectors
 
 ONLY = shard_id(0)
 
@@ -27,7 +28,7 @@ ONLY = shard_id(0)
 @dataclass(frozen=True)
 class IndexTrain(Stage[None]):
     recipe: IndexRecipe
-    name, version = "index_train", 1
+    name, version = "index_train", 2
 
     @property
     def inputs(self) -> Sequence[Input]:
@@ -35,10 +36,13 @@ class IndexTrain(Stage[None]):
 
     @property
     def resources(self) -> Resources:
-        return Resources(memory_gib=4)
+        recipe = self.recipe
+        return Resources(recipe.train_cpus, recipe.train_gpus, recipe.train_memory_gib, threads=recipe.train_cpus)
 
     def settings(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump(include={"factory", "nlist", "train_sample", "seed", "queries"})
+        return self.recipe.model_dump(
+            include={"factory", "nlist", "memory_gib", "train_sample", "seed", "queries", "key"}
+        )
 
     def conditions(self) -> Mapping[str, Json]:
         import faiss
@@ -52,30 +56,45 @@ class IndexTrain(Stage[None]):
                 f"index: the corpus in {corpus.folder.root} has {corpus.rows} pairs, and an index whose recall can be "
                 f"measured needs {QUERY_SHARE}. Add sources, or loosen filter. Nothing was written."
             )
-        choice = choose(self.recipe, corpus.rows, Vectors(corpus, "img_emb").width)
+        choice = choose(self.recipe, corpus.rows, Vectors([corpus], self.recipe.key).width)
         return Plan([Shard(ONLY)], resolved=choice.resolved())
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         import faiss
 
         corpus, resolved = task.whole("corpus"), task.resolved
-        vectors = Vectors(corpus, "img_emb")
-        queries, sample = split_rows(corpus.rows, resolved["queries"], resolved["sample"], self.recipe.seed)
+        vectors = Vectors([corpus], self.recipe.key)
+        drawn = np.random.default_rng(self.recipe.seed).choice(corpus.rows, resolved["sample"], replace=False)
+        sample = np.sort(drawn)
         index = empty_index(resolved["factory"], vectors.width)
-        index.train(vectors.gather(sample).astype(np.float32))
+        ivf = inverted_file(index)
+        ivf.clustering_index = centroids = on_gpus(faiss.IndexFlatIP(ivf.d))  # noqa: F841 (FAISS keeps a bare pointer)
+        index.train(finite(vectors.gather(sample)))
         faiss.write_index(index, str(out.file("template", "template_{stem}.faiss")))
         out.array("sample", "sample_{stem}.npy", sample)
-        out.array("queries", "queries_{stem}.npy", queries)
         return Counts(len(sample), len(sample))
-
-
-def split_rows(rows: int, queries: int, sample: int, seed: int) -> tuple[Ids, Ids]:
-    """Row ids of the held-out queries and of the training sample: drawn without replacement, so disjoint."""
-    drawn = np.random.default_rng(seed).choice(rows, queries + sample, replace=False)
-    return np.sort(drawn[:queries]), np.sort(drawn[queries:])
 
 
 def read_template(train: Whole) -> Any:
     import faiss
 
     return faiss.read_index(str(train.read(ONLY).path("template")))
+
+
+def on_gpus(index: Any) -> Any:
+    """Copied to this machine's GPUs, where FAISS was built for them (faiss-gpu) and finds some."""
+    import faiss
+
+    return faiss.index_cpu_to_all_gpus(index) if faiss.get_num_gpus() else index
+
+
+def finite(vectors: Half) -> npt.NDArray[np.float32]:
+    """(n, D), widened. Raises InputError where a value is not finite."""
+    wide = vectors.astype(np.float32)
+    if not np.isfinite(wide).all():
+        row = int(np.flatnonzero(~np.isfinite(wide).all(axis=1))[0])
+        raise InputError(
+            f"index: row {row} of {len(wide):,} vectors holds values that are not finite; such vectors belong to no "
+            "inverted list. Make the stages embed and corpus again"
+        )
+    return wide

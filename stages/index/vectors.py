@@ -1,10 +1,10 @@
-"""The vectors of a whole corpus by row id, memory-mapped where they lie.
+"""The vectors of one corpus or several by id, memory-mapped where they lie.
 
-Shapes: N rows, D width, n rows asked for.
+An id counts through the corpora in their order: the first one's row ids, then the second one's behind them.
+Shapes: N rows of all corpora, D width, n rows asked for.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -12,47 +12,71 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.commits import Whole
+from pipeline.errors import InputError
 
+Key = Literal["image", "text", "mixed"]
 Ids = npt.NDArray[np.int64]
-BLOCK = 8192  # rows that are widened at once
+Half = npt.NDArray[np.float16]
+BLOCK = 8192  # rows that are handed out at once
+FILES: dict[Key, tuple[str, ...]] = {"image": ("img_emb",), "text": ("text_emb",), "mixed": ("img_emb", "text_emb")}
 
 
-@dataclass(frozen=True)
 class Vectors:
-    """The matrix (N, D) float16 of record, as one file a shard."""
+    """The matrix (N, D) float16 that is searched: the images' vectors of record, the captions', or `mixed`, the mean of
+    a pair's two, brought to norm 1 and rounded to float16 (RA-CM3 §3.1).
 
-    corpus: Whole
-    name: Literal["img_emb", "text_emb"]
+    Raises InputError where a file is missing or truncated, or holds something else than the manifest says.
+    """
 
-    @cached_property
-    def _shards(self) -> list[npt.NDArray[np.float16]]:
-        return [self.corpus.read(shard).array(self.name) for shard in self.corpus.shards]
-
-    @cached_property
-    def _starts(self) -> Ids:
-        return np.cumsum([0, *map(len, self._shards)])
+    def __init__(self, corpora: Sequence[Whole], key: Key, shards: Sequence[str] | None = None) -> None:
+        """shards: of one corpus alone, these; they count from 0 then."""
+        self.key = key
+        self._places = [(corpus, shard) for corpus in corpora for shard in shards or corpus.shards]
+        rows = [corpus.shards[shard].rows_out for corpus, shard in self._places]
+        self._starts: Ids = np.cumsum([0, *rows])
+        self._opened: dict[int, list[Half]] = {}
 
     @property
+    def rows(self) -> int:
+        return int(self._starts[-1])
+
+    @cached_property
     def width(self) -> int:
-        return int(self._shards[0].shape[1])
+        corpus, shard = self._places[0]
+        return int(corpus.read(shard).array(FILES[self.key][0]).shape[1])
 
-    def blocks(self) -> Iterator[tuple[int, npt.NDArray[np.float16]]]:
+    def blocks(self) -> Iterator[tuple[int, Half]]:
         """All rows in order: the first one's id, and at most BLOCK of them."""
-        for start, shard in zip(self._starts, self._shards, strict=False):
-            for first in range(0, len(shard), BLOCK):
-                yield int(start) + first, shard[first : first + BLOCK]
+        for number, start in enumerate(self._starts[:-1]):
+            parts = self._open(number)
+            for first in range(0, len(parts[0]), BLOCK):
+                yield int(start) + first, _joined([part[first : first + BLOCK] for part in parts])
 
-    def gather(self, ids: Ids) -> npt.NDArray[np.float16]:
-        """(n,) row ids in any order → (n, D). Raises IndexError where an id is no row."""
-        if ids.size and not 0 <= ids.min() <= ids.max() < self._starts[-1]:
-            raise IndexError(f"row ids {ids.min()} to {ids.max()} of a corpus of {self._starts[-1]:,} rows")
+    def gather(self, ids: Ids) -> Half:
+        """(n,) ids in any order → (n, D). Raises IndexError where an id is no row."""
+        if ids.size and not 0 <= ids.min() <= ids.max() < self.rows:
+            raise IndexError(f"row ids {ids.min()} to {ids.max()} of {self.rows:,} rows")
         found = np.empty((len(ids), self.width), np.float16)
-        for number, places, rows in _by_shard(self._starts, ids):
-            found[places] = self._shards[number][rows]
+        for number, places, rows in by_shard(self._starts, ids):
+            if number not in self._opened:
+                self._opened[number] = self._open(number)
+            found[places] = _joined([part[rows] for part in self._opened[number]])
         return found
 
+    def _open(self, number: int) -> list[Half]:
+        corpus, name = self._places[number]
+        shard, wanted = corpus.read(name), (corpus.shards[name].rows_out, self.width)
+        parts = [shard.array(file) for file in FILES[self.key]]
+        for file, part in zip(FILES[self.key], parts, strict=True):
+            if part.shape != wanted or part.dtype != np.float16:
+                raise InputError(
+                    f"{corpus.folder.root}/{corpus.folder.stage}/{shard.record.files[file].path} holds {part.dtype} of "
+                    f"shape {part.shape}, and should hold float16 of shape {wanted}; make the corpus again"
+                )
+        return parts
 
-def _by_shard(starts: Ids, ids: Ids) -> Iterator[tuple[int, Ids, Ids]]:
+
+def by_shard(starts: Ids, ids: Ids) -> Iterator[tuple[int, Ids, Ids]]:
     """Each shard that holds some of the ids: its number, their places in `ids`, and their rows in the shard.
 
     starts: (shards + 1,) the first id of every shard, and N.
@@ -62,3 +86,14 @@ def _by_shard(starts: Ids, ids: Ids) -> Iterator[tuple[int, Ids, Ids]]:
     for number in np.flatnonzero(np.diff(bounds)):
         places = order[bounds[number] : bounds[number + 1]]
         yield int(number), places, ids[places] - starts[number]
+
+
+def _joined(parts: Sequence[Half]) -> Half:
+    """The vectors of record, or of two of them the normal mean. Computed in float64 from the stored values, so that a
+    row has the same bytes in every block."""
+    if len(parts) == 1:
+        return parts[0]
+    total = parts[0].astype(np.float64) + parts[1]
+    norms = np.sqrt(np.einsum("nd,nd->n", total, total))
+    mean: Half = (total / np.maximum(norms, np.finfo(np.float64).tiny)[:, None]).astype(np.float16)
+    return mean

@@ -38,7 +38,7 @@ def recall(run: RunRoot) -> pl.DataFrame:
     shard = only_shard(run, STAGE)
     if shard is None:
         return pl.DataFrame(schema=RECALL)
-    chosen = read_json(shard, "index")
+    chosen = read_json(shard, "tuned")
     with shard.open("report") as file:
         points = pl.read_parquet(file, columns=list(RECALL))
     return points.filter(

@@ -31,6 +31,7 @@ STAGES = (
     "index_add",
     "index",
     "index_report",
+    "index_gate",
 )
 """In the order in which they read one another."""
 

@@ -109,7 +109,7 @@ def index(run: RunRoot) -> Markup:
     shard = only_shard(run, INDEX_REPORT)
     if shard is None:
         return Markup()
-    chosen = read_json(shard, "index")
+    chosen = read_json(shard, "tuned")
     told = (
         f"{chosen['factory']} over {chosen['rows']:,} pairs. The {chosen['nlist']:,} lists are searched with nprobe "
         f"{chosen['nprobe']}, and the first {chosen['depth']} found are re-ranked (depth) by their stored vectors. "

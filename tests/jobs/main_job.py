@@ -4,7 +4,7 @@ from pathlib import Path
 
 RECIPE = str(Path(__file__).parents[2] / "jobs" / "recipes" / "demo.yaml")
 CRAWL = ("encoder", "ingest_count", "ingest_rows", "download")
-AFTER = ("embed", "filter_judge", "corpus", "index_train", "index_add", "index", "index_report")
+AFTER = ("embed", "filter_judge", "corpus", "index_train", "index_add", "index", "index_report", "index_gate")
 
 
 def small(root: Path, lists: Path, port: int) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.threads import set_threads
-from stages.index.add import encode
+from stages.index.add import Encoder
 from stages.index.factory import empty_index, inverted_file
 from tests.stages.index.corpora import Drawn
 
@@ -17,11 +17,12 @@ VECTORS = Drawn(rows=400, width=16).images
     "factory",
     ["IVF300,PQ4x4", "IVF8,PQ2", "IVF8,PQ4x6", "OPQ2,IVF8,PQ2", "IVF8,SQ8", "IVF8,SQ4", "IVF8,Flat", "IVF8,RaBitQ"],
 )
-def test_encode_writes_what_add_stores(factory: str) -> None:
+@pytest.mark.parametrize("exact", [True, False])
+def test_encode_writes_what_add_stores(factory: str, exact: bool) -> None:
     index = empty_index(factory, 16)
     set_threads(1)
     index.train(VECTORS.astype(np.float32))
-    lists, codes = encode(index, VECTORS)
+    lists, codes = Encoder.of(index, exact=exact).encode(VECTORS)
     index.add_with_ids(VECTORS.astype(np.float32), np.arange(len(VECTORS)))
     ivf = inverted_file(index)
     for number in range(ivf.nlist):
@@ -37,5 +38,5 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     index.train(VECTORS.astype(np.float32))
     broken = VECTORS.copy()
     broken[7, 3] = np.nan
-    with pytest.raises(InputError, match="img_emb holds values that are not finite"):
-        encode(index, broken)
+    with pytest.raises(InputError, match="row 7 of .* holds values that are not finite"):
+        Encoder.of(index, exact=True).encode(broken)

@@ -51,7 +51,7 @@ def test_exact_search_is_sorting_everything(k: int, tmp_path: Path) -> None:
     drawn = Tied(rows=600, width=4, shards=7)
     queries = drawn.images[::40].astype(np.float64)
     exclude = [np.arange(number, 600, number + 2) for number in range(len(queries))]
-    ids, similarity = exact_search(Vectors(corpus(tmp_path, drawn), "img_emb"), queries, k, exclude)
+    ids, similarity = exact_search(Vectors([corpus(tmp_path, drawn)], "image"), queries, k, exclude)
     for number, query in enumerate(queries):
         left = np.setdiff1d(np.arange(600), exclude[number])
         every = drawn.images.astype(np.float64)[left] @ query
@@ -63,7 +63,7 @@ def test_exact_search_is_sorting_everything(k: int, tmp_path: Path) -> None:
 
 
 def test_rows_of_equal_bytes_are_equally_similar_to_any_query(tmp_path: Path) -> None:
-    images = Vectors(corpus(tmp_path, Tied(rows=300, width=7, shards=3)), "img_emb")
+    images = Vectors([corpus(tmp_path, Tied(rows=300, width=7, shards=3))], "image")
     ids = np.broadcast_to(np.arange(300), (5, 300))
     similarity = exact_similarity(images, np.random.default_rng(1).standard_normal((5, 7)), ids)
     rows = images.gather(np.arange(300))
@@ -80,10 +80,10 @@ def test_padding_is_ranked_last() -> None:
 
 def test_gathering_follows_the_order_asked_for_and_refuses_what_is_no_row(tmp_path: Path) -> None:
     drawn = Drawn(rows=50, width=8, shards=4)
-    images = Vectors(corpus(tmp_path, drawn), "img_emb")
+    images = Vectors([corpus(tmp_path, drawn)], "image")
     asked = np.array([49, 0, 13, 13, 30])
     np.testing.assert_array_equal(images.gather(asked), drawn.images[asked])
-    with pytest.raises(IndexError, match="row ids -1 to 3 of a corpus of 50 rows"):
+    with pytest.raises(IndexError, match="row ids -1 to 3 of 50 rows"):
         images.gather(np.array([3, -1]))
 
 
@@ -120,5 +120,5 @@ def test_same_images_are_those_of_equal_bytes_or_image_id_or_of_one_hash_and_ali
         ),
     )
     whole = corpus(tmp_path, told)
-    found = same_image_rows(whole, Vectors(whole, "img_emb"), np.array([0, 2, 4, 10, 21]))
+    found = same_image_rows([whole], Vectors([whole], "image"), np.array([0, 2, 4, 10, 21]))
     assert [rows.tolist() for rows in found] == [[0, 1], [2, 3], [4], [10, 20], [21]]

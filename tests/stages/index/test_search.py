@@ -67,6 +67,6 @@ def test_a_text_finds_as_many_pairs_as_asked_for(root: Path, capsys: pytest.Capt
 
 def test_what_is_missing_is_said_in_one_line(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--text", "a red ball"]) == 2
-    assert "index_report is not whole" in capsys.readouterr().err
+    assert "index_gate is not whole" in capsys.readouterr().err
     assert main([str(root), "--image", str(tmp_path / "none.jpg")]) == 2
     assert "none.jpg is not a picture that can be read" in capsys.readouterr().err

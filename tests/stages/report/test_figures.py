@@ -58,7 +58,7 @@ def test_thresholds_are_those_that_judged(
 
 
 def test_recall_is_told_at_the_chosen_point_with_and_without_re_ranking(root: str) -> None:
-    (path,) = Path(root, "index_report").glob("data/index_*.json")
+    (path,) = Path(root, "index_report").glob("data/tuned_*.json")
     chosen = json.loads(path.read_text())
     found = tables(root)["recall"]
     for direction in ("image", "text"):

@@ -1,0 +1,85 @@
+"""Refuse an index whose recall is below its floor; else write index.json, which makes the index usable.
+
+Reads   the parts of the index, and what index_report measured
+Writes  index: index.json (IndexFile)
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.errors import ShardFailed
+from pipeline.recipe import Json
+from pipeline.stage import Counts, Input, Need, Stage
+from pipeline.writer import ShardWriter, Task
+from stages.index.index_file import IndexFile
+from stages.index.parts import Parts, Wholes, described
+from stages.index.recipe import IndexRecipe
+from stages.index.report import Tuned
+from stages.index.train import ONLY
+from stages.index.tuning import TUNED_K
+
+REPORT = "index_report"
+
+
+@dataclass(frozen=True)
+class IndexGate(Stage[None]):
+    """A stage of its own, so that a report is there to look at when the gate is shut."""
+
+    recipe: IndexRecipe
+    parts: Parts = Parts()
+    name, version = "index_gate", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return [*self.parts.inputs, Input(REPORT, Need.WHOLE)]
+
+    def settings(self) -> Mapping[str, Json]:
+        return {}
+
+    def conditions(self) -> Mapping[str, Json]:
+        """The floor decides whether there is a result, and no byte of it: it may be lowered on the same root."""
+        return self.recipe.model_dump(include={"min_recall"})
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        whole: Wholes = {source.key: task.whole(source.key) for source in self.inputs}
+        with whole[REPORT].read(ONLY).open("tuned") as file:
+            tuned = Tuned.model_validate_json(file.read())
+        self._refuse_below_floor(tuned, f"{whole[REPORT].folder.root}/{REPORT}")
+        train = whole[self.parts.template.key]
+        index = IndexFile(
+            factory=tuned.factory,
+            nlist=tuned.nlist,
+            metric="inner_product",
+            key=self.recipe.key,
+            rows=tuned.rows,
+            template=described(self.parts.template, whole),
+            template_sha256=train.read(ONLY).record.files["template"].sha256,
+            serving=self.parts.serving_parts(whole),
+            alive=described(self.parts.alive, whole) if self.parts.alive else None,
+            corpora=self.parts.corpus_parts(whole),
+            nprobe=tuned.nprobe,
+            depth=tuned.depth,
+            recall=tuned.recall,
+        )
+        out.json("index", "index_{stem}.json", index.model_dump(mode="json"))
+        return Counts(
+            tuned.rows, tuned.rows, {f"{point['direction']}_recall": point["recall"] for point in tuned.chosen}
+        )
+
+    def _refuse_below_floor(self, tuned: Tuned, where: str) -> None:
+        floor = self.recipe.min_recall
+        for point in tuned.chosen:
+            if floor is not None and point["recall"] < floor:
+                raise ShardFailed(
+                    f"index: recall@{TUNED_K} of {tuned.queries:,} {point['direction']} queries is at best "
+                    f"{point['recall']:.4f} ({point['low']:.3f} to {point['high']:.3f}), at nprobe {tuned.nprobe} (at "
+                    f"most {tuned.most_probes}) and re-rank depth {tuned.depth}, below index.min_recall {floor}; "
+                    f"coverage there is {point['coverage']:.4f}. {_knob(point)}, or lower index.min_recall (null: no "
+                    f"floor). All that was measured stands in {where}."
+                )
+
+
+def _knob(point: Mapping[str, Json]) -> str:
+    if point["coverage"] < point["recall"] + 0.01:
+        return "The probed lists do not hold the neighbours: set index.nlist to fewer, larger lists"
+    return "The codes lose what the lists hold: give index.factory longer ones (IVF…,PQ128 or IVF…,SQ8)"
