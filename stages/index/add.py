@@ -8,6 +8,7 @@ Writes  lists (n,) int32, codes (n, code size) uint8, ids (n,) int64; row-aligne
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.index.entries import Codes
-from stages.index.factory import before_lists, inverted_file
+from stages.index.faiss_index import before_lists, inverted_file
 from stages.index.recipe import IndexRecipe
 from stages.index.train import finite, on_gpus, read_template
 from stages.index.vectors import Half, Vectors
 
 Lists = npt.NDArray[np.int32]
 EXACT_LISTS = 16_384  # up to as many, comparing with every centroid is faster than asking a graph of them
+GRAPH_EFFORT = 128  # centroids that the search of a graph looks at: it agrees with comparing all on 98 % of rows
 BLOCK = 8192  # vectors that are encoded at once
 
 
@@ -56,7 +58,8 @@ class IndexAdd(Stage[None]):
             for source, first_id in self.corpora
             for names, first_row in _grouped(whole[source.key], self.recipe.vectors_per_task)
         ]
-        exact = whole[self.template.key].plan().resolved["nlist"] <= EXACT_LISTS or self.recipe.add_gpus > 0
+        resolved = whole[self.template.key].plan().resolved
+        exact = "_HNSW" not in resolved["factory"] or resolved["nlist"] <= EXACT_LISTS or self.recipe.add_gpus > 0
         shards = [Shard(shard_id(number), params) for number, params in enumerate(tasks)]
         return Plan(shards, {"assignment": "exact" if exact else "graph"})
 
@@ -83,12 +86,11 @@ class Encoder:
 
     @classmethod
     def of(cls, index: Any, *, exact: bool) -> "Encoder":
-        """exact: every centroid is compared with, on GPUs where there are some; else the template's own quantiser is
-        asked, a graph perhaps."""
-        import faiss
-
+        """exact: every centroid is compared with, on GPUs where there are some; else the template's graph is asked."""
+        faiss: Any = import_module("faiss")
         ivf = inverted_file(index)
         if not exact:
+            faiss.downcast_index(ivf.quantizer).hnsw.efSearch = GRAPH_EFFORT
             return cls(index, ivf.quantizer)
         flat = faiss.IndexFlatIP(ivf.d)
         flat.add(ivf.quantizer.reconstruct_n(0, ivf.nlist))

@@ -1,25 +1,29 @@
 """Which FAISS index to build: the rule behind `auto`, and what is refused before anything is written.
 
-`auto`, from N rows, D wide, of which T may be trained on:
-    nlist   the power of two nearest to 4·√N, halved until there are 39 training vectors a list
-    code    PQ of D/8 sub-quantisers of 8 bits (64 bytes at D = 512); below 39·256 training vectors, which 8 bits need,
-            D/4 sub-quantisers of 4 bits (as many bytes); below 39·16, the vectors themselves
+`auto`, from N rows, D wide, of which T may be trained on, and the memory that codes, ids and centroids may take:
+    nlist   the power of two nearest to 4·√N, from 10 M rows on to 8·√N; halved until there are 39 training vectors a
+            list. Up to 8,192 lists a query is compared with every centroid, beyond it asks a graph of them (HNSW32)
+    code    the first that fits the memory: RaBitQ behind a random rotation (D/8 + 8 bytes), which reaches with 20 rows
+            re-ranked what PQ of as many bytes needs 200 for, and scans twice as fast (docs/results.md); then PQ of
+            D/8, … D/64 sub-quantisers of 8 bits, or of 4 below the 39·256 training vectors that 8 bits need
 A number of sub-quantisers divides D. 39 training vectors a centroid is the least that FAISS asks for; with fewer, its
 k-means warns and centroids settle on single vectors.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import RecipeError
 from pipeline.recipe import Json
+from stages.index.faiss_index import empty_index, inverted_file
 from stages.index.recipe import IndexRecipe
+from stages.index.size import GIB, index_bytes
 
 PER_CENTROID = 39
 ENOUGH_PER_LIST, ENOUGH_FOR_CODES = 64, 65_536  # training vectors beyond which nothing is gained; FAISS draws 256·256
+MANY_ROWS, COMPARED_LISTS = 10_000_000, 8192
 QUERY_SHARE = 10
 
 
@@ -37,80 +41,66 @@ class Choice:
 
 
 def choose(recipe: IndexRecipe, rows: int, width: int) -> Choice:
-    """Raises RecipeError where the index cannot be made, trained or served."""
+    """Raises RecipeError where the index cannot be made, trained or served, or takes too much memory."""
     queries = min(recipe.queries, rows // QUERY_SHARE)
     trainable = min(rows - queries, recipe.train_sample or rows)
-    factory = auto_factory(recipe, rows, width, trainable) if recipe.factory == "auto" else recipe.factory
+    factory = _factory(recipe, rows, width, trainable)
     index = empty_index(factory, width)
     nlist = inverted_file(index).nlist
     faults = list(_untrainable(recipe, factory, index, trainable))
     if faults:
         more = "raise index.train_sample" if trainable == recipe.train_sample else "add sources"
         raise RecipeError("\n".join(f"index: {fault} or {more}. Nothing was written." for fault in faults))
+    if recipe.factory != "autofaiss":  # which does not count centroids
+        _check_memory(recipe, [factory], rows, width)
     enough = max(ENOUGH_PER_LIST * nlist, ENOUGH_FOR_CODES)
     return Choice(factory, nlist, queries, trainable if recipe.train_sample else min(trainable, enough))
 
 
+def _factory(recipe: IndexRecipe, rows: int, width: int, trainable: int) -> str:
+    if recipe.factory == "auto":
+        return auto_factory(recipe, rows, width, trainable)
+    if recipe.factory == "autofaiss":
+        from stages.index.autofaiss import ask_autofaiss
+
+        assert recipe.memory_gib is not None, "checked with the recipe"
+        return ask_autofaiss(rows, width, int(recipe.memory_gib * GIB))
+    return recipe.factory
+
+
 def auto_factory(recipe: IndexRecipe, rows: int, width: int, trainable: int) -> str:
-    nlist = recipe.nlist or 2 ** round(math.log2(4 * math.sqrt(rows)))
+    """Raises RecipeError where nothing fits the memory."""
+    nlist = recipe.nlist or 2 ** round(math.log2((4 if rows < MANY_ROWS else 8) * math.sqrt(rows)))
     while recipe.nlist is None and nlist > max(trainable // PER_CENTROID, 1):
         nlist //= 2
-    if trainable >= PER_CENTROID * 256:
-        return f"IVF{nlist},PQ{_divisor(width, 8)}"
-    if trainable >= PER_CENTROID * 16:
-        return f"IVF{nlist},PQ{_divisor(width, 4)}x4"
-    return f"IVF{nlist},Flat"
+    lists = f"IVF{nlist}" if nlist <= COMPARED_LISTS else f"IVF{nlist}_HNSW32"
+    factories = [f"RR{width},{lists},RaBitQ"]
+    factories += [f"{lists},{code}" for code in _product_codes(width, trainable)]
+    return _check_memory(recipe, factories, rows, width)
 
 
-def empty_index(factory: str, width: int) -> Any:
-    """An untrained FAISS index for inner products. Raises RecipeError where it is none that can be served."""
-    import faiss
+def _product_codes(width: int, trainable: int) -> Iterator[str]:
+    """From the longest. `np` leaves out polysemous training, which takes eight times as long and serves no one here."""
+    bits = "" if trainable >= PER_CENTROID * 256 else "x4"
+    for m in range(max(width // 8, 1), max(width // 64, 1) - 1, -1):
+        if width % m == 0:
+            yield f"PQ{m}{bits}np"
 
-    try:
-        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
-    except RuntimeError as error:
-        reason = re.sub(r"^Error in .*? at \S+:\d+: (Error: '.*?' failed: )?", "", str(error))
+
+def _check_memory(recipe: IndexRecipe, factories: list[str], rows: int, width: int) -> str:
+    """The first that fits. Raises RecipeError where none does."""
+    if recipe.memory_gib is None:
+        return factories[0]
+    takes = {factory: index_bytes(factory, width, rows).total for factory in factories}
+    fitting = [factory for factory, size in takes.items() if size <= recipe.memory_gib * GIB]
+    if not fitting:
+        least = min(takes, key=lambda factory: takes[factory])
         raise RecipeError(
-            f"index.factory {factory!r} cannot be made by FAISS {faiss.__version__} for vectors {width} wide: "
-            f"{reason}. Set another string, or auto. Nothing was written."
-        ) from None
-    fault = _why_not_served(index)
-    if fault:
-        raise RecipeError(f"index.factory {factory!r}: {fault}, or set auto. Nothing was written.")
-    return index
-
-
-def inverted_file(index: Any) -> Any:
-    """The IndexIVF behind the vector transforms. It belongs to `index`, which has to outlive it."""
-    import faiss
-
-    return faiss.downcast_index(faiss.extract_index_ivf(index))
-
-
-def before_lists(index: Any, vectors: Any) -> Any:
-    """(n, D) float32 → as the inverted file gets them, after rotations and the like."""
-    import faiss
-
-    if isinstance(index, faiss.IndexPreTransform):
-        chain: Any = index.chain  # a C++ vector
-        for number in range(chain.size()):
-            vectors = faiss.downcast_VectorTransform(chain.at(number)).apply(vectors)
-    return vectors
-
-
-def _why_not_served(index: Any) -> str | None:
-    import faiss
-
-    inner: Any = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
-    kind = type(inner).__name__
-    if not isinstance(inner, faiss.IndexIVF):
-        return f"{kind} is no inverted file; write [transform,]IVF…,code (stored vectors re-rank the results anyway)"
-    if inner.metric_type != faiss.METRIC_INNER_PRODUCT:
-        return f"{kind} does not compare by inner product; write another code such as PQ64"
-    lists: Any = inner.invlists
-    if type(faiss.downcast_InvertedLists(lists)) is not faiss.ArrayInvertedLists:
-        return f"{kind} packs its codes in blocks, which cannot be memory-mapped; write it without `fs` or `Panorama`"
-    return None
+            f"index.memory_gib is {recipe.memory_gib:g}, and {rows:,} rows {width} wide take at least "
+            f"{takes[least] / GIB:.3g} GiB (as {least}). Raise it, or set fewer lists with index.nlist. Nothing was "
+            "written."
+        )
+    return fitting[0]
 
 
 def _untrainable(recipe: IndexRecipe, factory: str, index: Any, found: int) -> Iterator[str]:
@@ -118,7 +108,9 @@ def _untrainable(recipe: IndexRecipe, factory: str, index: Any, found: int) -> I
     import faiss
 
     ivf = inverted_file(index)
-    lists_knob = "index.nlist" if recipe.factory == "auto" else "the IVF number of index.factory"
+    lists_knob = {"auto": "index.nlist", "autofaiss": "index.factory to auto, or to one with its IVF number"}.get(
+        recipe.factory, "the IVF number of index.factory"
+    )
     if ivf.nlist > max(found // PER_CENTROID, 1):
         need = ivf.nlist * PER_CENTROID
         yield (
@@ -131,8 +123,3 @@ def _untrainable(recipe: IndexRecipe, factory: str, index: Any, found: int) -> I
             f"the product quantiser of {factory} needs {PER_CENTROID << bits:,} training vectors ({PER_CENTROID} for "
             f"each of its {1 << bits} centroids), found {found:,}. Set index.factory to auto or to fewer bits (PQ…x4)"
         )
-
-
-def _divisor(width: int, at_least: int) -> int:
-    """Sub-quantisers: as many as divide the width and leave each one `at_least` dimensions."""
-    return max(m for m in range(1, width + 1) if width % m == 0 and m <= max(width // at_least, 1))

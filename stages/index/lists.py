@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from pipeline.errors import InputError
 from stages.index.exact import Floats
-from stages.index.factory import inverted_file
+from stages.index.faiss_index import inverted_file
 from stages.index.serving import Scores, Serving
 from stages.index.vectors import Ids
 

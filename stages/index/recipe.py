@@ -11,7 +11,8 @@ Direction = Literal["image", "text"]  # of a query: by a picture, or by a captio
 
 
 class IndexRecipe(Section):
-    """factory: `auto` (stages/index/factory.py says how it decides) or a FAISS string such as `OPQ64,IVF4096,PQ64`.
+    """factory: `auto` (stages/index/factory.py says how it decides), `autofaiss` (what that library recommends for
+    memory_gib), or a FAISS string such as `OPQ64,IVF4096,PQ64`.
     None stands for a number that is chosen from the corpus.
     """
 
@@ -34,6 +35,8 @@ class IndexRecipe(Section):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
+        if self.factory == "autofaiss" and self.memory_gib is None:
+            raise ValueError("factory is autofaiss, which asks how much memory there is: set memory_gib")
         if self.nlist is not None and self.factory != "auto":
             raise ValueError(f"nlist is {self.nlist}, but factory {self.factory!r} names its own; leave nlist out")
         if self.min_recall is not None and self.min_recall > self.target_recall:

@@ -18,13 +18,13 @@ from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, s
 from pipeline.writer import ShardWriter, Task
 from stages.index.database import read_alive
 from stages.index.entries import AddedLists, Codes, Entries, Merged
-from stages.index.factory import inverted_file
+from stages.index.faiss_index import inverted_file
 from stages.index.recipe import IndexRecipe
 from stages.index.serving import ServedLists
 from stages.index.train import read_template
 from stages.index.vectors import Ids
 
-VECTORS_PER_SERVING_SHARD = 32_000_000  # 2.3 GB at 72 bytes a vector
+VECTORS_PER_SERVING_SHARD = 64_000_000  # 5 GB at 80 bytes a vector; each shard repeats the centroids
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class IndexServe(Stage[None]):
 
     @property
     def resources(self) -> Resources:
-        return Resources(memory_gib=4)
+        return Resources(memory_gib=6)
 
     def settings(self) -> Mapping[str, Json]:
         return self.recipe.model_dump(include={"serving_shards"})

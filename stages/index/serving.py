@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.commits import Whole
-from stages.index.factory import before_lists, inverted_file
+from stages.index.faiss_index import before_lists, inverted_file
 from stages.index.index_file import ListRange
 from stages.index.vectors import Ids
 

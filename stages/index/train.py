@@ -18,7 +18,8 @@ from pipeline.errors import InputError
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
-from stages.index.factory import QUERY_SHARE, choose, empty_index, inverted_file
+from stages.index.factory import QUERY_SHARE, choose
+from stages.index.faiss_index import empty_index, inverted_file
 from stages.index.recipe import IndexRecipe
 from stages.index.vectors import Half, Vectors
 

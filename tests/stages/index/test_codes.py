@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.threads import set_threads
 from stages.index.add import Encoder
-from stages.index.factory import empty_index, inverted_file
+from stages.index.faiss_index import empty_index, inverted_file
 from tests.stages.index.corpora import Drawn
 
 VECTORS = Drawn(rows=400, width=16).images
@@ -15,14 +15,23 @@ VECTORS = Drawn(rows=400, width=16).images
 
 @pytest.mark.parametrize(
     "factory",
-    ["IVF300,PQ4x4", "IVF8,PQ2", "IVF8,PQ4x6", "OPQ2,IVF8,PQ2", "IVF8,SQ8", "IVF8,SQ4", "IVF8,Flat", "IVF8,RaBitQ"],
+    [
+        "IVF300,PQ4x4",
+        "IVF8,PQ2",
+        "IVF8,PQ4x6",
+        "OPQ2,IVF8,PQ2",
+        "IVF8,SQ8",
+        "IVF8,SQ4",
+        "IVF8,Flat",
+        "IVF8,RaBitQ",
+        "IVF30_HNSW8,PQ4x4",
+    ],
 )
-@pytest.mark.parametrize("exact", [True, False])
-def test_encode_writes_what_add_stores(factory: str, exact: bool) -> None:
+def test_encode_writes_what_add_stores(factory: str) -> None:
     index = empty_index(factory, 16)
     set_threads(1)
     index.train(VECTORS.astype(np.float32))
-    lists, codes = Encoder.of(index, exact=exact).encode(VECTORS)
+    lists, codes = Encoder.of(index, exact="HNSW" not in factory).encode(VECTORS)
     index.add_with_ids(VECTORS.astype(np.float32), np.arange(len(VECTORS)))
     ivf = inverted_file(index)
     for number in range(ivf.nlist):

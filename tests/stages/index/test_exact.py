@@ -6,16 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.commits import Whole
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
-from stages.index.exact import best_first, exact_search, exact_similarity
+from stages.index.exact import SPARE, Floats, best_first, exact_search, exact_similarity, float64_search
 from stages.index.recall import interval, recall_of_each
 from stages.index.same_image import same_image_rows
-from stages.index.vectors import Vectors
+from stages.index.topk import CHUNK, FLOAT32, MATRIX_UNITS, Limits, Search, guard, nearest, products
+from stages.index.vectors import Ids, Vectors
 from tests.stages.index.corpora import Drawn, unit
+from trials.benchmarks.exact import InMemory, exact
+
+Found = tuple[Ids, Floats]
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,159 @@ def test_exact_search_is_sorting_everything(k: int, tmp_path: Path) -> None:
         np.testing.assert_array_equal(similarity[number, : len(order)], every[order])
         assert (ids[number, len(order) :] == -1).all()
         assert (similarity[number, len(order) :] == -np.inf).all()
+
+
+def assert_sorted_everything(found: Found, rows: InMemory, queries: Any, k: int, left: npt.NDArray[np.bool_]) -> None:
+    """left (Q, N): which rows each query may find."""
+    ids, similarity = found
+    wide = np.asarray(queries, np.float64)
+    for number, query in enumerate(wide):
+        every = np.einsum("d,nd->n", query, rows.matrix.astype(np.float64))
+        order = np.lexsort((np.arange(len(every)), -every))
+        order = order[left[number, order]][:k]
+        padding = k - len(order)
+        np.testing.assert_array_equal(ids[number], [*order, *[-1] * padding])
+        np.testing.assert_array_equal(similarity[number], [*every[order], *[-np.inf] * padding])
+
+
+def assert_same(found: Found, expected: Found) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def everything(queries: Any, rows: InMemory) -> npt.NDArray[np.bool_]:
+    return np.ones((len(queries), len(rows.matrix)), bool)
+
+
+def doubts(rows: InMemory, queries: Any, k: int) -> int:
+    """How many queries the approximate products cannot decide."""
+    search = Search(rows, np.array(queries, np.float32), None, None)
+    candidates, unseen = nearest(search, k + SPARE, "cpu", 32)
+    kth = np.sort(exact_similarity(rows, queries, candidates), axis=1)[:, -k]
+    return int((kth <= unseen).sum())
+
+
+def near_ties(num: int, width: int, seed: int) -> npt.NDArray[np.float16]:
+    """Copies of one unit vector, each with up to three of its values one step of float16 away."""
+    rng = np.random.default_rng(seed)
+    rows = np.repeat(unit(rng.standard_normal((1, width))), num, axis=0)
+    for _ in range(3):
+        column = rng.integers(width, size=num)
+        old = rows[np.arange(num), column]
+        rows[np.arange(num), column] = np.nextafter(old, rng.choice(np.array([-1, 0, 1], np.float16), num))
+    return rows
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num=st.integers(0, 400),
+    width=st.integers(1, 40),
+    k=st.integers(1, 60),
+    block=st.integers(1, 150),
+    tile_rows=st.sampled_from([8, 64, 1024]),
+    queries_at_once=st.integers(1, 9),
+    distinct=st.sampled_from([1, 2, 30, 10_000]),
+    stored=st.booleans(),
+)
+def test_whatever_the_rows_the_sizes_and_the_order_of_reading(
+    seed: int,
+    num: int,
+    width: int,
+    k: int,
+    block: int,
+    tile_rows: int,
+    queries_at_once: int,
+    distinct: int,
+    stored: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = unit(rng.standard_normal((min(distinct, max(num, 1)), width)))
+    rows = InMemory(drawn[rng.integers(len(drawn), size=num)], block)
+    queries = drawn[rng.integers(len(drawn), size=7)].astype(np.float32)
+    if not stored:
+        queries = queries + rng.standard_normal(queries.shape, np.float32)
+    alive = rng.random(num) < 0.8
+    exclude = [np.flatnonzero(rng.random(num) < share) for share in np.linspace(0, 1, 7)]
+    left = np.array([alive & ~np.isin(np.arange(num), ids) for ids in exclude])
+    per_query = 4 * tile_rows + 12 * CHUNK * min(k + SPARE, tile_rows)
+    limits = Limits(tile_rows, queries_at_once * per_query)
+    found = exact_search(rows, queries, k, exclude, alive, device="cpu", limits=limits)
+    assert_sorted_everything(found, rows, queries, k, left)
+    plain = float64_search(rows, queries, k, exclude, alive, tile_rows)
+    assert_same(found, plain)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_rows_one_step_of_float16_apart_are_told_apart(scale: float) -> None:
+    """Far more of them lie within the error of the products than are kept."""
+    rows = InMemory(near_ties(2000, 512, 3))
+    for queries in (rows.matrix[:20], scale * np.random.default_rng(4).standard_normal((20, 512), np.float32)):
+        assert doubts(rows, queries, 10) == 20
+        found = exact_search(rows, queries, 10, device="cpu")
+        assert_sorted_everything(found, rows, queries, 10, everything(queries, rows))
+
+
+def test_one_image_five_thousand_times_is_answered_by_the_smallest_ids() -> None:
+    rng = np.random.default_rng(6)
+    matrix = unit(rng.standard_normal((9000, 64)))
+    copies = rng.permutation(9000)[:5000]
+    matrix[copies] = matrix[0]
+    queries = np.concatenate([matrix[:1], unit(matrix[:1] + 0.01 * rng.standard_normal((5, 64)))])
+    for asked in (queries, queries + np.float32(1e-6)):
+        ids, similarity = exact_search(InMemory(matrix), asked, 30, device="cpu")
+        expected = np.sort(np.append(copies, 0) if 0 not in copies else copies)[:30]
+        np.testing.assert_array_equal(ids, np.broadcast_to(expected, ids.shape))
+        assert (similarity == similarity[:, :1]).all()
+
+
+def test_the_fast_path_decides_nearly_all_queries_of_a_corpus_with_a_few_copies() -> None:
+    rows = InMemory(Drawn(rows=5000, width=64).images)
+    assert doubts(rows, rows.matrix[:500], 30) == 0
+
+
+def test_the_order_of_the_rows_changes_nothing_but_their_ids() -> None:
+    rows = Drawn(rows=3000, width=32).images
+    order = np.random.default_rng(8).permutation(len(rows))
+    ascending = np.argsort(rows.astype(np.float64) @ rows[0].astype(np.float64))  # every tile beats all before it
+    by_id = exact_search(InMemory(rows), rows[:50], 20, device="cpu")[1]
+    for permuted in (order, ascending):
+        ids, similarity = exact_search(InMemory(rows[permuted]), rows[:50], 20, device="cpu", limits=Limits(64, 2**20))
+        np.testing.assert_array_equal(similarity, by_id)
+        np.testing.assert_array_equal(exact_similarity(InMemory(rows), rows[:50], permuted[ids]), by_id)
+
+
+@pytest.mark.parametrize("width", [1, 3, 64, 512, 1024])
+def test_no_product_is_further_off_than_its_bound(width: int) -> None:
+    """Of one sign, so that nothing cancels, and of all magnitudes that float16 has."""
+    rng = np.random.default_rng(width)
+    rows = InMemory(np.ldexp(1 + rng.random((300, width)), rng.integers(-20, 0, (300, width))).astype(np.float16))
+    for queries in (rows.matrix[:50].astype(np.float32), rng.random((50, width), np.float32)):
+        search = Search(rows, queries, None, None)
+        (tile,) = products(search, FLOAT32, "cpu", 304)
+        off = np.abs(
+            tile.values.double().numpy()[:, :300] - queries.astype(np.float64) @ rows.matrix.T.astype(np.float64)
+        )
+        assert (off <= guard(search, FLOAT32, float(tile.longest))[:, None]).all()
+
+
+def test_the_bounds_are_those_of_the_arithmetic() -> None:
+    assert 512 * FLOAT32.error == pytest.approx(3.2e-5, rel=0.02)
+    assert 512 * MATRIX_UNITS.error == pytest.approx(1.3e-4, rel=0.01)
+
+
+def test_the_benchmark_compares_every_k_with_the_bare_products() -> None:
+    figures = dict(exact(num_queries=20, num_rows=3000, width=32, ks=(3, 30), repetitions=1))
+    ratios = [float(figure.split()[0]) for what, figure in figures.items() if "ratio" in what]
+    assert len(ratios) == 2
+    assert all(ratio >= 0 for ratio in ratios)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_what_the_processor_finds() -> None:
+    rows = InMemory(Drawn(rows=20_000, width=512).images)
+    for queries in (rows.matrix[:300], rows.matrix[:300] + np.float32(1e-5)):
+        assert_same(exact_search(rows, queries, 30, device="cuda"), float64_search(rows, queries, 30))
 
 
 def test_rows_of_equal_bytes_are_equally_similar_to_any_query(tmp_path: Path) -> None:

@@ -16,20 +16,34 @@ from tests.stages.index.corpora import Drawn, run_index
 @pytest.mark.parametrize(
     ("rows", "width", "factory"),
     [
-        (100, 64, "IVF2,Flat"),
-        (700, 64, "IVF16,PQ16x4"),
-        (2_000, 512, "IVF32,PQ128x4"),
-        (10_900, 512, "IVF128,PQ128x4"),
-        (11_500, 512, "IVF256,PQ64"),
-        (200_000, 512, "IVF2048,PQ64"),
-        (1_000_000, 768, "IVF4096,PQ96"),
-        (119_000_000, 512, "IVF32768,PQ64"),
-        (200_000, 100, "IVF2048,PQ10"),
-        (200_000, 31, "IVF2048,PQ1"),
+        (100, 64, "RR64,IVF2,RaBitQ"),
+        (2_000, 512, "RR512,IVF32,RaBitQ"),
+        (200_000, 512, "RR512,IVF2048,RaBitQ"),
+        (1_000_000, 768, "RR768,IVF4096,RaBitQ"),
+        (5_000_000, 512, "RR512,IVF8192,RaBitQ"),
+        (15_000_000, 512, "RR512,IVF32768_HNSW32,RaBitQ"),
+        (119_000_000, 512, "RR512,IVF65536_HNSW32,RaBitQ"),
+        (200_000, 31, "RR31,IVF2048,RaBitQ"),
     ],
 )
 def test_auto(rows: int, width: int, factory: str) -> None:
     assert choose(IndexRecipe(), rows, width).factory == factory
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "memory_gib", "factory"),
+    [
+        (1_000_000, 512, 0.09, "RR512,IVF4096,RaBitQ"),
+        (1_000_000, 512, 0.08, "IVF4096,PQ64np"),
+        (1_000_000, 512, 0.05, "IVF4096,PQ32np"),
+        (10_900, 512, 0.001, "IVF128,PQ64x4np"),
+        (11_500, 100, 0.00043, "IVF256,PQ10np"),
+        (119_000_000, 512, 10, "RR512,IVF65536_HNSW32,RaBitQ"),
+        (119_000_000, 512, 8.5, "IVF65536_HNSW32,PQ64np"),
+    ],
+)
+def test_auto_takes_shorter_codes_where_memory_is_short(rows: int, width: int, memory_gib: float, factory: str) -> None:
+    assert choose(IndexRecipe(memory_gib=memory_gib), rows, width).factory == factory
 
 
 @given(st.integers(10, 300_000), st.integers(1, 1100), st.integers(1, 2000))
@@ -59,6 +73,8 @@ def test_auto_is_never_refused_for_want_of_vectors(rows: int, width: int, querie
         (IndexRecipe(factory="OPQ16,IVF16,PQ16x4", train_sample=5000), "needs 9,984 training vectors"),
         (IndexRecipe(factory="IVF16,PQ60"), "for vectors 512 wide: .*should be a multiple of the number of subquant"),
         (IndexRecipe(factory="IVF16,PQ"), "cannot be made by FAISS .*could not parse"),
+        (IndexRecipe(memory_gib=0.0001), r"memory_gib is 0.0001, and 62,440 rows 512 wide take at least .* \(as IVF"),
+        (IndexRecipe(factory="IVF16,PQ64", memory_gib=0.004), r"take at least 0.0047\d GiB \(as IVF16,PQ64\)"),
         (IndexRecipe(factory="Flat"), "IndexFlat is no inverted file"),
         (IndexRecipe(factory="HNSW32"), "IndexHNSWFlat is no inverted file"),
         (IndexRecipe(factory="IVF16,PQ16,RFlat"), "IndexRefineFlat is no inverted file"),
@@ -82,6 +98,7 @@ def test_a_refusal_leaves_nothing_in_the_root(tmp_path: Path) -> None:
     ("settings", "said"),
     [
         ({"factory": "IVF16,PQ16", "nlist": 8}, "nlist is 8, but factory 'IVF16,PQ16' names its own"),
+        ({"factory": "autofaiss"}, "asks how much memory there is: set memory_gib"),
         ({"target_recall": 0.9}, "min_recall is 0.95, but the index is tuned to target_recall 0.9 only"),
     ],
 )

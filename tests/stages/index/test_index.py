@@ -18,7 +18,7 @@ from stages.index.train import read_template
 from tests.stages.index.corpora import Drawn, index, run_index
 
 CORPUS = Drawn(rows=3000)
-RECIPE = {"vectors_per_task": 1000, "serving_shards": 3}
+RECIPE = {"factory": "IVF64,PQ16x4", "vectors_per_task": 1000, "serving_shards": 3}
 Ids = npt.NDArray[np.int64]
 
 
@@ -238,7 +238,7 @@ def test_serving_files_are_memory_mapped(root: str) -> None:
 
 
 def test_a_run_that_takes_the_corpus_from_a_base_has_an_index_of_its_own(root: str, tmp_path: Path) -> None:
-    stages = [CORPUS, *index_stages(IndexRecipe(vectors_per_task=1000, serving_shards=1))]
+    stages = [CORPUS, *index_stages(IndexRecipe(factory="IVF64,PQ16x4", vectors_per_task=1000, serving_shards=1))]
     Run(str(tmp_path), stages, Base(root=root)).execute(LocalExecutor())
     ours, theirs = Retriever(str(tmp_path)), Retriever(root)
     assert (len(ours.index.serving[0].ranges), len(theirs.index.serving[0].ranges)) == (1, 3)

@@ -1,0 +1,57 @@
+"""FAISS' indexes as the stages use them: made from a factory string, and looked into behind their transforms."""
+
+import re
+from typing import Any
+
+from pipeline.errors import RecipeError
+
+
+def empty_index(factory: str, width: int) -> Any:
+    """An untrained FAISS index for inner products. Raises RecipeError where it is none that can be served."""
+    import faiss
+
+    try:
+        index = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        reason = re.sub(r"^Error in .*? at \S+:\d+: (Error: '.*?' failed: )?", "", str(error))
+        raise RecipeError(
+            f"index.factory {factory!r} cannot be made by FAISS {faiss.__version__} for vectors {width} wide: "
+            f"{reason}. Set another string, or auto. Nothing was written."
+        ) from None
+    fault = _why_not_served(index)
+    if fault:
+        raise RecipeError(f"index.factory {factory!r}: {fault}, or set auto. Nothing was written.")
+    return index
+
+
+def inverted_file(index: Any) -> Any:
+    """The IndexIVF behind the vector transforms. It belongs to `index`, which has to outlive it."""
+    import faiss
+
+    return faiss.downcast_index(faiss.extract_index_ivf(index))
+
+
+def before_lists(index: Any, vectors: Any) -> Any:
+    """(n, D) float32 → as the inverted file gets them, after rotations and the like."""
+    import faiss
+
+    if isinstance(index, faiss.IndexPreTransform):
+        chain: Any = index.chain  # a C++ vector
+        for number in range(chain.size()):
+            vectors = faiss.downcast_VectorTransform(chain.at(number)).apply(vectors)
+    return vectors
+
+
+def _why_not_served(index: Any) -> str | None:
+    import faiss
+
+    inner: Any = faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+    kind = type(inner).__name__
+    if not isinstance(inner, faiss.IndexIVF):
+        return f"{kind} is no inverted file; write [transform,]IVF…,code (stored vectors re-rank the results anyway)"
+    if inner.metric_type != faiss.METRIC_INNER_PRODUCT:
+        return f"{kind} does not compare by inner product; write another code such as PQ64"
+    lists: Any = inner.invlists
+    if type(faiss.downcast_InvertedLists(lists)) is not faiss.ArrayInvertedLists:
+        return f"{kind} packs its codes in blocks, which cannot be memory-mapped; write it without `fs` or `Panorama`"
+    return None

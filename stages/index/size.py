@@ -1,0 +1,48 @@
+"""How much memory an index takes that is held whole, told from its factory string before it is built.
+
+Codes and ids grow with the rows; everything else is there once in each serving shard.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stages.index.faiss_index import empty_index, inverted_file
+
+GIB = 2**30
+ID_BYTES = 8
+LIST_BYTES = 180  # measured: two vectors a list, their allocations' headers and rounding
+NODE_BYTES = 16  # of a graph of centroids, beside the links of its ground layer; few nodes have more
+LINK_BYTES = 4
+
+
+@dataclass(frozen=True)
+class IndexBytes:
+    codes: int  # with ids
+    centroids: int
+    graph: int
+    tables: int  # codebooks
+    lists: int
+    shards: int
+
+    @property
+    def total(self) -> int:
+        return self.codes + self.shards * (self.centroids + self.graph + self.tables + self.lists)
+
+
+def index_bytes(factory: str, width: int, rows: int, serving_shards: int = 1) -> IndexBytes:
+    """Raises RecipeError where the factory is none that can be served."""
+    import faiss
+
+    index = empty_index(factory, width)
+    ivf = inverted_file(index)
+    quantizer: Any = faiss.downcast_index(ivf.quantizer)
+    graph: Any = getattr(quantizer, "hnsw", None)
+    links = graph.nb_neighbors(0) * LINK_BYTES + NODE_BYTES if graph else 0
+    return IndexBytes(
+        codes=rows * (ivf.code_size + ID_BYTES),
+        centroids=ivf.nlist * ivf.d * 4,
+        graph=ivf.nlist * links,
+        tables=ivf.pq.ksub * ivf.d * 4 if isinstance(ivf, faiss.IndexIVFPQ) else 0,
+        lists=ivf.nlist * LIST_BYTES,
+        shards=serving_shards,
+    )

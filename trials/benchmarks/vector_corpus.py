@@ -1,0 +1,63 @@
+"""A corpus of drawn vectors that the index stages take for one that a run has made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.commits import Whole
+from pipeline.recipe import Json
+from pipeline.schemas import PAIRS
+from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
+from pipeline.writer import ShardWriter, Task
+from trials.benchmarks.vectors import BLOCK, captions_like, clip_like
+
+SHARD_BLOCKS = 2  # of BLOCK rows
+
+
+@dataclass(frozen=True)
+class VectorCorpus(Stage[None]):
+    """rows: N. Each shard holds the next vectors that `clip_like` draws, and captions that resemble them."""
+
+    rows: int
+    width: int = 512
+    seed: int = 1
+    name, version = "corpus", 1
+
+    def settings(self) -> Mapping[str, Json]:
+        return vars(self)
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        firsts = range(0, self.rows, SHARD_BLOCKS * BLOCK)
+        return Plan([Shard(shard_id(n), {"first": first}) for n, first in enumerate(firsts)], {"inputs": []})
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        first = task.params["first"]
+        blocks = clip_like(self.rows, seed=self.seed, width=self.width, first=first)
+        images = np.concatenate([*islice(blocks, SHARD_BLOCKS)])
+        out.array("img_emb", "img_emb/img_emb_{stem}.npy", images)
+        out.array("text_emb", "text_emb/text_emb_{stem}.npy", captions_like(images, seed=self.seed, first=first))
+        out.table("metadata", "metadata/metadata_{stem}.parquet", metadata(range(first, first + len(images))))
+        return Counts(len(images), len(images))
+
+
+def metadata(rows: range) -> pa.Table:
+    """Every row another picture and another caption."""
+    numbers = np.arange(rows.start, rows.stop)
+    names = pa.array([f"drawn-{number:010d}" for number in rows])
+    constant = {"source": "drawn", "width": 256, "height": 256, "clip_score": 0.3, "input": 0, "shard": "000000"}
+    columns = {
+        "row_id": numbers,
+        "pair_id": names,
+        "image_id": pa.nulls(len(rows), pa.string()),
+        "url": pa.nulls(len(rows), pa.string()),
+        "caption": names,
+        "sha256": names,
+        "stored_sha256": names,
+        "phash": numbers.astype(np.uint64),
+        "offset": numbers,
+        "bytes": numbers,
+    } | {name: pa.array([value] * len(rows)) for name, value in constant.items()}
+    return pa.table([pa.array(columns[field.name]).cast(field.type) for field in PAIRS], schema=PAIRS)
