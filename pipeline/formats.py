@@ -15,6 +15,8 @@ WHERE = {
     "judged": "filter_judge/data/{shard}-{attempt}.parquet",
     "pairs": "corpus/data/metadata/metadata_{shard}-{attempt}.parquet, row-aligned with img_emb/ and text_emb/",
     "recall": "index_report/data/report_{shard}-{attempt}.parquet",
+    "neighbor_keys": "neighbor_keys/data/keys_{shard}-{attempt}.arrow (Arrow IPC), in the order of the databases",
+    "neighbors": "neighbors/data/neighbors_{corpus shard}_{shard}-{attempt}.parquet, aligned with that corpus shard",
     "rejects": "every stage: rejects/{shard}-{attempt}.parquet",
     "stats": "every stage: stats.parquet, one row a shard",
 }
@@ -34,7 +36,7 @@ def markdown() -> str:
 
 def _comments(source: str) -> dict[str, dict[str, str]]:
     """Schema → column → what the comment behind it says."""
-    _, *parts = re.split(r"^([A-Z]+) = ", source, flags=re.MULTILINE)
+    _, *parts = re.split(r"^([A-Z_]+) = ", source, flags=re.MULTILINE)
     return {name: dict(COLUMN.findall(block)) for name, block in zip(parts[::2], parts[1::2], strict=True)}
 
 

@@ -105,6 +105,54 @@ RECALL = pa.schema(
     ]
 )
 
+NEIGHBOR_KEYS = pa.schema(
+    [
+        # what the leakage rules compare: 64-bit hashes, equal where the values are (0: there is none)
+        pa.field("same_pair", pa.uint64(), nullable=False),  # pair_id
+        pa.field("same_image_id", pa.uint64(), nullable=False),  # source and image_id
+        pa.field("same_sha256", pa.uint64(), nullable=False),  # stored_sha256
+        pa.field("same_phash", pa.uint64(), nullable=False),  # the perceptual hash itself
+        pa.field("same_caption", pa.uint64(), nullable=False),  # normalised, or raw where that leaves nothing
+        # what is told of a neighbour
+        pa.field("pair_id", pa.large_string(), nullable=False),
+        pa.field("caption", pa.large_string(), nullable=False),  # mended
+    ]
+)
+
+NEIGHBORS = pa.schema(
+    [
+        # one file a corpus shard, row-aligned with its metadata
+        pa.field("pair_id", pa.string(), nullable=False),  # the query
+        pa.field(
+            "neighbors",  # by similarity (largest first), then database, then row_id; none breaks a leakage rule
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("database", pa.int32(), nullable=False),  # its place in the plan's `databases`
+                        pa.field("row_id", pa.int64(), nullable=False),  # in the database: first_id of its corpus + row
+                        pa.field("pair_id", pa.string(), nullable=False),
+                        pa.field("similarity", pa.float32(), nullable=False),  # cosine, −1…1
+                        pa.field("caption", pa.string(), nullable=False),  # mended
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        # candidates ranked before the k-th kept one, each counted under the first rule that it breaks
+        pa.field(
+            "removed",
+            pa.struct(
+                [
+                    pa.field(rule, pa.int32(), nullable=False)
+                    for rule in ("pair", "image_id", "sha256", "phash", "caption")
+                ]
+            ),
+            nullable=False,
+        ),
+        pa.field("shortfall", pa.int32(), nullable=False),  # k less the neighbours kept
+    ]
+)
+
 STATS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -128,6 +176,8 @@ EVERY_SCHEMA = {
     "judged": JUDGED,
     "pairs": PAIRS,
     "recall": RECALL,
+    "neighbor_keys": NEIGHBOR_KEYS,
+    "neighbors": NEIGHBORS,
     "rejects": REJECTS,
     "stats": STATS,
 }

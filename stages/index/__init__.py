@@ -11,15 +11,31 @@ from typing import Any
 from pipeline.stage import Stage
 from stages.index.add import IndexAdd
 from stages.index.database import Database
+from stages.index.exact import best_first, exact_search, exact_similarity
 from stages.index.gate import IndexGate
 from stages.index.query_encoder import QueryEncoder
+from stages.index.recall import cost_us
 from stages.index.recipe import IndexRecipe
 from stages.index.report import IndexReport
 from stages.index.retriever import Retriever
 from stages.index.serve import IndexServe
 from stages.index.train import IndexTrain
+from stages.index.vectors import Key, Vectors, by_shard
 
-__all__ = ["Database", "IndexRecipe", "QueryEncoder", "Retriever", "index_stages"]
+__all__ = [
+    "Database",
+    "IndexRecipe",
+    "Key",
+    "QueryEncoder",
+    "Retriever",
+    "Vectors",
+    "best_first",
+    "by_shard",
+    "cost_us",
+    "exact_search",
+    "exact_similarity",
+    "index_stages",
+]
 
 
 def index_stages(recipe: IndexRecipe) -> list[Stage[Any]]:

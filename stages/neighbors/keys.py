@@ -1,0 +1,142 @@
+"""What the leakage rules compare, and what is told of a neighbour, of every row of the databases by its place.
+
+Reads   the metadata of the databases' corpora
+Writes  keys (NEIGHBOR_KEYS): an uncompressed Arrow file that is memory-mapped, so that all processes of a node share
+        its pages and a row costs one read
+
+Values are compared by 64-bit hashes, BLAKE2b (RFC 7693) of their UTF-8: equal values have equal hashes, so nothing that
+a rule forbids gets by. That a neighbour is lost to two different values of one hash has odds of 2^-64 a comparison:
+15 million queries with 30 candidates and four hashes each lose one with odds of 1 in 10 billion.
+Shapes: n rows.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.commits import Committed, Whole
+from pipeline.recipe import Json
+from pipeline.schemas import NEIGHBOR_KEYS
+from pipeline.stage import Counts, Input, Plan, Resources, Shard, Stage, shard_id
+from pipeline.writer import ShardWriter, Task
+from stages.index import by_shard
+from stages.neighbors.captions import comparable
+from stages.neighbors.databases import Databases
+
+RULES = ("pair", "image_id", "sha256", "phash", "caption")  # in the order in which they are asked
+COLUMNS = ("pair_id", "source", "image_id", "stored_sha256", "phash", "caption")  # of the metadata
+NONE = 0  # the hash of no image_id
+ROWS = 1_000_000  # of a shard: some 200 MB
+
+Hashes = npt.NDArray[np.uint64]
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class NeighborKeys(Stage[None]):
+    databases: Databases
+    name, version = "neighbor_keys", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return self.databases.corpora
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(memory_gib=1)
+
+    def settings(self) -> Mapping[str, Json]:
+        return {}
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        tasks = [
+            {"corpus": source.key, "corpus_shards": names}
+            for source in self.inputs
+            for names in consecutive(whole[source.key], ROWS)
+        ]
+        return Plan([Shard(shard_id(number), params) for number, params in enumerate(tasks)])
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        corpus = task.whole(task.params["corpus"])
+        parts = [_told(corpus.read(name)) for name in task.params["corpus_shards"]]
+        table = pa.concat_tables(parts).combine_chunks()
+        with pa.ipc.new_file(out.file("keys", "keys_{stem}.arrow"), NEIGHBOR_KEYS) as file:
+            file.write_table(table)
+        return Counts(table.num_rows, table.num_rows)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """All shards of the stage, memory-mapped. A row's place counts through the databases and their corpora."""
+
+    batches: Sequence[pa.RecordBatch]
+    hashed: Sequence[Sequence[Hashes]]  # of each batch, by rule
+    starts: Ids  # (batches + 1,)
+
+    @classmethod
+    def open(cls, whole: Whole) -> "Keys":
+        batches = [_mapped(whole.read(shard)) for shard in whole.shards]
+        hashed = [[batch[f"same_{rule}"].to_numpy() for rule in RULES] for batch in batches]
+        return cls(batches, hashed, np.cumsum([0, *(batch.num_rows for batch in batches)]))
+
+    def hashes(self, places: Ids) -> Hashes:
+        """(n,) → (rules, n)."""
+        found = np.empty((len(RULES), len(places)), np.uint64)
+        for number, wanted, rows in by_shard(self.starts, places):
+            for rule, values in enumerate(self.hashed[number]):
+                found[rule, wanted] = values[rows]
+        return found
+
+    def texts(self, places: Ids) -> pa.Table:
+        """(n,) → pair_id and caption, n rows."""
+        order, parts = [np.empty(0, np.int64)], [pa.table(self.batches[0].select(TEXTS).slice(0, 0))]
+        for number, wanted, rows in by_shard(self.starts, places):
+            order.append(wanted)
+            parts.append(pa.table(self.batches[number].select(TEXTS).take(pa.array(rows))))
+        return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(order))))
+
+
+TEXTS = ["pair_id", "caption"]
+
+
+def rule_hashes(metadata: pa.Table) -> Hashes:
+    """(rules, n) of rows of a corpus' metadata."""
+    told = {name: metadata[name].to_pylist() for name in COLUMNS if name != "phash"}
+    images = zip(told["source"], told["image_id"], strict=True)
+    image_ids = _hashed(f"{source}/{image_id}".encode() for source, image_id in images)  # no source holds a slash
+    pairs, pictures = (_hashed(map(str.encode, told[name])) for name in ("pair_id", "stored_sha256"))
+    captions = _hashed(map(comparable, told["caption"]))
+    there = np.array([image_id is not None for image_id in told["image_id"]])
+    named = np.where(there, np.maximum(image_ids, 1), NONE)
+    return np.stack([pairs, named, pictures, metadata["phash"].to_numpy(), captions])
+
+
+def consecutive(corpus: Whole, rows: int) -> Iterator[list[str]]:
+    """Shards that follow each other, until they have as many rows."""
+    names: list[str] = []
+    for name in corpus.shards:
+        names.append(name)
+        if sum(corpus.shards[taken].rows_out for taken in names) >= rows:
+            yield names
+            names = []
+    if names:
+        yield names
+
+
+def _told(shard: Committed) -> pa.Table:
+    metadata = shard.table("metadata", COLUMNS)
+    hashes = dict(zip((f"same_{rule}" for rule in RULES), rule_hashes(metadata), strict=True))
+    texts = {name: metadata[name].cast(pa.large_string()) for name in TEXTS}
+    return pa.table(hashes | texts, schema=NEIGHBOR_KEYS)
+
+
+def _hashed(values: Iterable[bytes]) -> Hashes:
+    return np.frombuffer(b"".join(blake2b(value, digest_size=8).digest() for value in values), "<u8")
+
+
+def _mapped(shard: Committed) -> pa.RecordBatch:
+    return pa.ipc.open_file(pa.memory_map(str(shard.path("keys")))).get_batch(0)

@@ -1,0 +1,52 @@
+"""Whether the files of the stage `neighbors` are right, told from the files alone.
+
+Reads   the committed files of `neighbors`, and of the corpora that its plan names: metadata, img_emb, text_emb
+Checks  of all rows: alignment, every neighbour listed (its row, pair id, caption, similarity, order), every leakage
+        rule (Re-ViLM §3.3). Of a sample: brute force over all databases, in float64
+Shares nothing with the code that made the files but the schemas and the commit protocol.
+"""
+
+import numpy as np
+
+from pipeline.commits import Whole
+from stages.neighbors.verify.blocks import Block, read_blocks
+from stages.neighbors.verify.databases import Databases, SearchPlan, spans_of_corpus
+from stages.neighbors.verify.findings import Check, Findings, Recall
+from stages.neighbors.verify.rows import check_rows
+from stages.neighbors.verify.sample import check_sample
+
+__all__ = ["Check", "Findings", "verify"]
+
+
+def verify(root: str, sample: int, seed: int) -> Findings:
+    """sample: how many rows are searched for again. Memory is bounded by a block of rows, whatever the corpus.
+
+    Raises InputError where the stage is not whole, or a corpus is not the one that it was made of.
+    """
+    whole = Whole.open(root, "neighbors")
+    plan = SearchPlan.of(whole)
+    databases, corpus = Databases.open(plan), spans_of_corpus(plan.corpus)
+    rows = sum(span.rows for span in corpus)
+    drawn = np.random.default_rng(seed).choice(rows, min(sample, rows), replace=False)
+    findings, sampled = Findings(), []
+    for block in read_blocks(whole, corpus, findings):
+        check_rows(block, databases, plan.k, findings)
+        sampled.append(block.take(np.flatnonzero(np.isin(block.pairs["row"].to_numpy(), drawn))))
+    num_sampled = sum(block.rows for block in sampled)
+    if num_sampled:
+        shares = check_sample(Block.joined(sampled), databases, plan, findings)
+        findings.recall = Recall(plan.k, len(shares), float(shares.mean())) if len(shares) else None
+    findings.sampling = _told(plan, databases, num_sampled, rows, seed)
+    return findings
+
+
+def _told(plan: SearchPlan, databases: Databases, num_sampled: int, rows: int, seed: int) -> str:
+    told = [
+        f"Searched again by brute force over all {databases.rows:,} database rows: {num_sampled:,} of {rows:,} rows "
+        f"(seed {seed})."
+    ]
+    if num_sampled < rows:
+        told.append("Of the others, neither better neighbours nor the counts of removals were looked for.")
+    if plan.engine == "index":
+        told.append("The search was approximate: what it misses is recall, and its counts of removals stand unchecked.")
+    return "\n".join(told)
