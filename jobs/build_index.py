@@ -1,20 +1,19 @@
 #!/usr/bin/env python
 """Url lists → pictures → CLIP scores → corpus → IVF-PQ index."""
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from demo.encoder import TrainEncoder
 from demo.recipe import DemoRecipe, EncoderRecipe, demo_server
 from jobs.stats import show
 from pipeline.errors import RecipeError, reporting_errors
 from pipeline.progress import show_progress
-from pipeline.recipe import Section, dump_recipe, load_recipe, recipe_arguments
-from pipeline.run import Base, Run, executor_for
+from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
+from pipeline.run import Base, Run, RunRecipe, executor_for
 from pipeline.stage import Stage
 from stages.download import Download, DownloadRecipe
 from stages.embed import OWN, Embed, EmbedRecipe
@@ -26,11 +25,7 @@ from stages.report import tables, write_report
 EXAMPLES = 5
 
 
-class BuildIndexRecipe(Section):
-    note: str = ""  # what a reader of the report has to know
-    root: str  # a folder or an fsspec url; on a cluster absolute and shared
-    engine: Literal["ray", "local"] = "ray"
-    cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's
+class BuildIndexRecipe(RunRecipe):
     base: Base | None = None
     accept_failed: bool = False  # a shard that fails for good is rejected (shard_failed) when all others are made
     demo: DemoRecipe | None = None  # make and serve the demo's corpus while the job runs
@@ -51,10 +46,6 @@ class BuildIndexRecipe(Section):
             raise ValueError(f"filter.sources.{unknown[0]} is no source; ingest.sources has {', '.join(sorted(names))}")
         if self.ingest and (self.embed.model == OWN) != (self.encoder is not None):
             raise ValueError(f"embed.model is {self.embed.model!r}: an encoder section goes with embed.model: {OWN}")
-        if os.environ.get("RAY_ADDRESS") and "://" not in self.root and not os.path.isabs(self.root):
-            raise ValueError(
-                f"root {self.root!r} is relative, and a cluster job runs in a temporary folder: give root=/…"
-            )
         return self
 
     def stages(self) -> list[Stage[Any]]:

@@ -1,35 +1,21 @@
 #!/usr/bin/env python
 """A corpus and the databases to look into → the neighbours of every pair, less those that give its caption away."""
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import Literal
-
-from pydantic import Field, model_validator
 
 from pipeline.errors import reporting_errors
 from pipeline.progress import show_progress
-from pipeline.recipe import Section, dump_recipe, load_recipe, recipe_arguments
-from pipeline.run import Run, executor_for
-from pipeline.storage import open_store
+from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
+from pipeline.run import Run, RunRecipe, executor_for
 from stages.neighbors import NeighborReader, NeighborsRecipe, neighbor_stages
 
 
-class PrecomputeNeighborsRecipe(Section):
-    root: str  # a new one, or the corpus' own
-    engine: Literal["ray", "local"] = "ray"
-    cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's
+class PrecomputeNeighborsRecipe(RunRecipe):
+    """root: a new one, or the corpus' own."""
+
     corpus: str  # the root whose pairs are the queries
     neighbors: NeighborsRecipe = NeighborsRecipe()
-
-    @model_validator(mode="after")
-    def _root_is_shared(self) -> "PrecomputeNeighborsRecipe":
-        if os.environ.get("RAY_ADDRESS") and "://" not in self.root and not os.path.isabs(self.root):
-            raise ValueError(
-                f"root {self.root!r} is relative, and a cluster job runs in a temporary folder: give root=/…"
-            )
-        return self
 
 
 @reporting_errors
@@ -38,9 +24,8 @@ def main(argv: Sequence[str]) -> int:
     show_progress()
     recipe = load_recipe(PrecomputeNeighborsRecipe, given.recipe, given.overrides)
     stages = neighbor_stages(recipe.neighbors, recipe.corpus)
-    # A root that has a recipe keeps it: that of a corpus says which model embeds the queries of a search.
-    written = "" if open_store(recipe.root).size("recipe.yaml") else dump_recipe(recipe)
-    report = Run(recipe.root, stages, recipe=written).execute(executor_for(recipe.engine, recipe.cpus))
+    run = Run(recipe.root, stages, recipe=dump_recipe(recipe), recipe_name="neighbors.yaml")
+    report = run.execute(executor_for(recipe.engine, recipe.cpus))
     print(report)
     if report.exit_code == 0:
         say_what_was_found(recipe.root)

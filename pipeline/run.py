@@ -8,10 +8,13 @@ stage, are never accepted, and stop the run where they fail one after the other;
 that proves wrong, and a state that cannot be opened: no shard is to blame then.
 """
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from pipeline.commits import StageFolder, resolve_folder
 from pipeline.credentials import redact
@@ -32,6 +35,23 @@ class Base(Section):
 
     root: str
     accept: tuple[str, ...] = ()  # stages to take whatever their fingerprint
+
+
+class RunRecipe(Section):
+    """What every recipe of a run says, beside its stages' sections."""
+
+    note: str = ""  # what a reader of the report has to know
+    root: str  # a folder or an fsspec url; on a cluster absolute and shared
+    engine: Literal["ray", "local"] = "ray"
+    cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's
+
+    @model_validator(mode="after")
+    def _root_is_shared(self) -> Self:
+        if os.environ.get("RAY_ADDRESS") and "://" not in self.root and not os.path.isabs(self.root):
+            raise ValueError(
+                f"root {self.root!r} is relative, and a cluster job runs in a temporary folder: give root=/…"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -76,6 +96,7 @@ class Run:
     stages: Sequence[Stage[Any]]
     base: Base | None = None
     recipe: str = ""  # as text; kept beside the stages once they accept it
+    recipe_name: str = "recipe.yaml"  # other jobs on the same root keep theirs by other names
     accept_failed: bool = False  # shards that fail for good become rejects, once all others are made
     _raises: Counter[str] = field(default_factory=Counter)
     _deaths: Counter[str] = field(default_factory=Counter)
@@ -138,7 +159,7 @@ class Run:
 
     def _keep_recipe(self) -> None:
         if self.recipe:
-            open_store(self.root).write("recipe.yaml", self.recipe.encode())
+            open_store(self.root).write(self.recipe_name, self.recipe.encode())
 
     def _advance(self, runs: Sequence[StageRun], executor: Executor) -> None:
         """Prepare and finish whatever can be, in order: finishing one stage may let the next be planned."""

@@ -3,7 +3,8 @@ measured.
 
 Reads   corpus: img_emb, text_emb and metadata
 Writes  index_train: the trained, empty index · index_add: lists, codes and ids · index: the files that are searched ·
-        index_report: recall by probes and depth, and its plot · index_gate: index.json, if the recall is enough
+        index_report: recall by probes and depth, and its plot · index_gate: index.json, if the recall is enough ·
+        index_alive: what was deleted, in a root that updates another one's index
 """
 
 from typing import Any
@@ -13,21 +14,26 @@ from stages.index.add import IndexAdd
 from stages.index.database import Database
 from stages.index.exact import best_first, exact_search, exact_similarity
 from stages.index.gate import IndexGate
+from stages.index.index_file import IndexFile
 from stages.index.query_encoder import QueryEncoder
 from stages.index.recall import cost_us
-from stages.index.recipe import IndexRecipe
+from stages.index.recipe import IndexRecipe, IndexSettings
 from stages.index.report import IndexReport
 from stages.index.retriever import Retriever
 from stages.index.serve import IndexServe
 from stages.index.train import IndexTrain
+from stages.index.update import UpdateRecipe, update_stages
 from stages.index.vectors import Key, Vectors, by_shard
 
 __all__ = [
     "Database",
+    "IndexFile",
     "IndexRecipe",
+    "IndexSettings",
     "Key",
     "QueryEncoder",
     "Retriever",
+    "UpdateRecipe",
     "Vectors",
     "best_first",
     "by_shard",
@@ -35,6 +41,7 @@ __all__ = [
     "exact_search",
     "exact_similarity",
     "index_stages",
+    "update_stages",
 ]
 
 

@@ -81,5 +81,5 @@ class IndexGate(Stage[None]):
 
 def _knob(point: Mapping[str, Json]) -> str:
     if point["coverage"] < point["recall"] + 0.01:
-        return "The probed lists do not hold the neighbours: set index.nlist to fewer, larger lists"
-    return "The codes lose what the lists hold: give index.factory longer ones (IVF…,PQ128 or IVF…,SQ8)"
+        return "The probed lists do not hold the neighbours: build it with fewer, larger lists (index.nlist)"
+    return "The codes lose what the lists hold: build it with longer ones (index.factory IVF…,PQ128 or IVF…,SQ8)"

@@ -17,9 +17,12 @@ class Part(Section):
     identity: str
 
     def open(self, root: str, stage: str) -> Whole:
-        """root: where index.json lies. Raises InputError where the stage was made anew since."""
+        """root: where index.json lies. Raises InputError where the stage was moved or made anew since."""
         where = self.found(root)
-        whole = Whole.open(where, stage)
+        try:
+            whole = Whole.open(where, stage)
+        except InputError as error:
+            raise InputError(f"{error}. The index in {root} is made of it: if it was moved, move it back") from None
         if whole.identity != self.identity:
             raise InputError(f"{where}/{stage} is another one than its index was measured with; build the index again")
         return whole

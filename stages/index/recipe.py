@@ -10,7 +10,29 @@ from stages.index.vectors import Key
 Direction = Literal["image", "text"]  # of a query: by a picture, or by a caption
 
 
-class IndexRecipe(Section):
+class IndexSettings(Section):
+    """How an index is filled, measured and served, which does not depend on how it was trained."""
+
+    seed: int = Field(0, ge=0)  # of the draw of training sample and queries
+    queries: int = Field(1000, ge=1)  # rows that recall is measured with, not trained on; at most a tenth of all
+    target_recall: float = Field(0.95, gt=0, le=1)  # recall@2 after re-ranking that the index is tuned to
+    tuned_for: tuple[Direction, ...] = Field(("image",), min_length=1)  # queries that have to reach it
+    min_recall: float | None = Field(0.95, ge=0, le=1)  # the same figure, below which the build fails; None: never
+    serving_shards: int | None = Field(None, ge=1)
+    vectors_per_task: int = Field(1_000_000, ge=1)
+    train_cpus: int = Field(2, ge=1)  # threads of the one process that trains, or measures; no more than a node has
+    add_gpus: float = Field(0, ge=0)  # of each process that encodes
+
+    @model_validator(mode="after")
+    def _floor_below_target(self) -> Self:
+        if self.min_recall is not None and self.min_recall > self.target_recall:
+            raise ValueError(
+                f"min_recall is {self.min_recall}, but the index is tuned to target_recall {self.target_recall} only"
+            )
+        return self
+
+
+class IndexRecipe(IndexSettings):
     """factory: `auto` (stages/index/factory.py says how it decides), `autofaiss` (what that library recommends for
     memory_gib), or a FAISS string such as `OPQ64,IVF4096,PQ64`.
     None stands for a number that is chosen from the corpus.
@@ -21,17 +43,8 @@ class IndexRecipe(Section):
     memory_gib: float | None = Field(None, gt=0)  # for codes and ids of all rows, which bounds what auto chooses
     nlist: int | None = Field(None, ge=1)  # inverted lists, where factory is auto
     train_sample: int | None = Field(None, ge=1)  # vectors to train on
-    seed: int = Field(0, ge=0)  # of the draw of training sample and queries
-    queries: int = Field(1000, ge=1)  # rows kept out of the training sample, at most a tenth of the corpus
-    target_recall: float = Field(0.95, gt=0, le=1)  # recall@2 after re-ranking that the index is tuned to
-    tuned_for: tuple[Direction, ...] = Field(("image",), min_length=1)  # queries that have to reach it
-    min_recall: float | None = Field(0.95, ge=0, le=1)  # the same figure, below which the build fails; None: never
-    serving_shards: int | None = Field(None, ge=1)
-    vectors_per_task: int = Field(1_000_000, ge=1)
-    train_cpus: int = Field(2, ge=1)  # threads of the one process that trains; no more than a node has
     train_gpus: float = Field(0, ge=0)
     train_memory_gib: float = Field(4, gt=0)
-    add_gpus: float = Field(0, ge=0)  # of each process that encodes
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
@@ -39,8 +52,4 @@ class IndexRecipe(Section):
             raise ValueError("factory is autofaiss, which asks how much memory there is: set memory_gib")
         if self.nlist is not None and self.factory != "auto":
             raise ValueError(f"nlist is {self.nlist}, but factory {self.factory!r} names its own; leave nlist out")
-        if self.min_recall is not None and self.min_recall > self.target_recall:
-            raise ValueError(
-                f"min_recall is {self.min_recall}, but the index is tuned to target_recall {self.target_recall} only"
-            )
         return self

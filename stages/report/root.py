@@ -28,6 +28,7 @@ STAGES = (
     "filter_duplicates",
     "corpus",
     "index_train",
+    "index_alive",
     "index_add",
     "index",
     "index_report",

@@ -25,6 +25,7 @@ Vectors = npt.NDArray[np.float16]
 class Drawn(Stage[None]):
     """Vectors of norm 1 in loose clusters, captions near their images. Every twentieth row has the very vector of the
     row ten before; every second one of these shows the same image too (equal stored bytes). first_row_id: 0 if sound.
+    source: of all pairs, and begins their ids.
     """
 
     rows: int
@@ -32,6 +33,7 @@ class Drawn(Stage[None]):
     seed: int = 5
     shards: int = 5
     first_row_id: int = 0
+    source: str = "toy"
     name, version = "corpus", 1
 
     @property
@@ -71,21 +73,36 @@ class Drawn(Stage[None]):
         image = number - 10 if number and number % 40 == 0 else number
         return {
             "row_id": number + self.first_row_id,
-            "pair_id": f"toy-{number:010d}",
-            "source": "toy",
+            "pair_id": f"{self.source}-{number:010d}",
+            "source": self.source,
             "image_id": None,
             "caption": f"the caption of {number}",
             "width": 64,
             "height": 64,
             "clip_score": 0.3,
-            "sha256": f"{number:064x}",
-            "stored_sha256": f"{image:064x}",
+            "sha256": f"{self.source} {number}",
+            "stored_sha256": f"{self.source} {image}",
             "phash": number * 7919,
             "input": 0,
             "shard": "000000",
             "offset": 512,
             "bytes": 10,
         }
+
+
+@dataclass(frozen=True)
+class Model(Stage[None]):
+    """Stands where the stage would that made the vectors, and says by which model."""
+
+    model: str = "ViT-B-32"
+    name, version = "embed", 1
+
+    def settings(self) -> Mapping[str, Json]:
+        return {"model": self.model, "weights": "drawn", "batch_size": 64}
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        out.json("model", "{stem}.json", self.model)
+        return Counts(0, 0)
 
 
 def unit(vectors: npt.NDArray[Any]) -> Vectors:
@@ -102,4 +119,11 @@ def index(root: Path, corpus: Stage[Any], **recipe: Any) -> str:
     """→ the root, finished."""
     report = run_index(root, corpus, **recipe)
     assert report.exit_code == 0, "\n".join([str(report), *report.failed.values()])
+    return str(root)
+
+
+def finish(root: Path, stages: Sequence[Stage[Any]]) -> str:
+    """→ the root, with the stages whole."""
+    report = Run(str(root), stages).execute(LocalExecutor())
+    assert report.exit_code == 0, report
     return str(root)

@@ -253,7 +253,7 @@ def test_the_recipe_of_the_corpus_stays_where_the_neighbors_lie_in_its_root(root
     assert precompute_neighbors.main(arguments(tmp_path / "root", tmp_path / "root")) == 0
     assert (tmp_path / "root" / "recipe.yaml").read_text() == "embed: {model: ViT-B-16}\n"
     assert precompute_neighbors.main(arguments(tmp_path / "new", tmp_path / "root")) == 0
-    assert f"corpus: {tmp_path / 'root'}" in (tmp_path / "new" / "recipe.yaml").read_text()
+    assert f"corpus: {tmp_path / 'root'}" in (tmp_path / "new" / "neighbors.yaml").read_text()
 
 
 # ── what is refused ──
