@@ -7,6 +7,7 @@ Shapes: Q queries, D width, P lists probed, R candidates.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -38,14 +39,11 @@ class Probe:
     def within(self, held: ListRange) -> tuple[Ids, "Probe"]:
         """The queries that probe lists of a range, and their probe of these alone."""
         inside = (held.first_list <= self.lists) & (self.lists < held.end_list)
-        asking = np.flatnonzero(inside.any(axis=1))
-        lists = np.where(inside[asking], self.lists[asking], -1)
-        few = max(int(inside.sum(axis=1).max(initial=0)), 1)
-        if few < lists.shape[1]:  # those of the range to the front
-            order = np.argsort(lists < 0, axis=1, kind="stable")[:, :few]
-            similarity = np.take_along_axis(self.similarity[asking], order, axis=1)
-            return asking, Probe(self.vectors[asking], np.take_along_axis(lists, order, axis=1), similarity)
-        return asking, Probe(self.vectors[asking], lists, self.similarity[asking])
+        counts = np.count_nonzero(inside, axis=1)
+        asking = np.flatnonzero(counts)
+        order = np.argsort(~inside[asking], axis=1, kind="stable")[:, : counts.max(initial=1)]  # its lists to the front
+        lists = np.where(inside, self.lists, -1)[asking[:, None], order]
+        return asking, Probe(self.vectors[asking], lists, self.similarity[asking[:, None], order])
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,14 @@ class ServedLists:
         bits = None if alive is None else np.packbits(alive, bitorder="little")
         return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC | faiss.IO_FLAG_READ_ONLY), bits)
 
+    @cached_property
+    def inverted(self) -> Any:
+        return inverted_file(self.index)
+
     def probe(self, queries: Scores, count: int) -> Probe:
         """Every shard has all centroids, so any one can say which lists are nearest."""
         faiss: Any = import_module("faiss")
-        ivf = inverted_file(self.index)
+        ivf = self.inverted
         vectors = np.ascontiguousarray(before_lists(self.index, queries), np.float32)
         params = None
         if isinstance(faiss.downcast_index(ivf.quantizer), faiss.IndexHNSW):
@@ -79,7 +81,6 @@ class ServedLists:
     def scan(self, probe: Probe, count: int) -> Found:
         """The best codes of the probed lists: ids and scores (Q, count), padded with id −1 and score −inf."""
         faiss: Any = import_module("faiss")  # its stubs know neither the keywords nor the arrays of these classes
-        ivf = inverted_file(self.index)
         queries, probes = probe.lists.shape
         params: Any = faiss.SearchParametersIVF(nprobe=probes)
         if self.alive_bits is not None:
@@ -88,7 +89,7 @@ class ServedLists:
         scores, ids = np.empty((queries, count), np.float32), np.empty((queries, count), np.int64)
         arrays = [faiss.swig_ptr(array) for array in (lists, similarity, scores, ids)]
         # The method of the Python interface takes no parameters, and the number of probes belongs to the call.
-        ivf.search_preassigned_c(queries, faiss.swig_ptr(vectors), count, *arrays, False, params)  # noqa: FBT003
+        self.inverted.search_preassigned_c(queries, faiss.swig_ptr(vectors), count, *arrays, False, params)  # noqa: FBT003
         scores[ids < 0] = -np.inf
         return ids, scores
 
@@ -96,7 +97,7 @@ class ServedLists:
         """codes (n, code size) and ids (n,) of a list, as they lie in the file."""
         import faiss
 
-        lists = inverted_file(self.index).invlists
+        lists = self.inverted.invlists
         size = lists.list_size(number)
         if not size:
             return np.empty((0, lists.code_size), np.uint8), np.empty(0, np.int64)
@@ -105,7 +106,7 @@ class ServedLists:
 
     def sizes(self) -> Ids:
         """(nlist,) entries of each list."""
-        lists = inverted_file(self.index).invlists
+        lists = self.inverted.invlists
         return np.array([lists.list_size(number) for number in range(lists.nlist)], np.int64)
 
 

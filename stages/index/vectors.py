@@ -6,6 +6,7 @@ Shapes: N rows of all corpora, D width, n rows asked for.
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -59,8 +60,9 @@ class Vectors:
         found = np.empty((len(ids), self.width), np.float16)
         for number, places, rows in by_shard(self._starts, ids):
             if number not in self._opened:
-                self._opened[number] = self._open(number)
-            found[places] = _joined([part[rows] for part in self._opened[number]])
+                # as plain arrays: NumPy's memmap class makes each small read several times as long
+                self._opened[number] = [np.asarray(part) for part in self._open(number)]
+            found[places] = _joined([part.take(rows, axis=0) for part in self._opened[number]])
         return found
 
     def _open(self, number: int) -> list[Half]:
@@ -82,10 +84,11 @@ def by_shard(starts: Ids, ids: Ids) -> Iterator[tuple[int, Ids, Ids]]:
     starts: (shards + 1,) the first id of every shard, and N.
     """
     order = np.argsort(ids, kind="stable")
-    bounds = np.searchsorted(ids[order], starts)
-    for number in np.flatnonzero(np.diff(bounds)):
-        places = order[bounds[number] : bounds[number + 1]]
-        yield int(number), places, ids[places] - starts[number]
+    numbers = np.searchsorted(starts, ids[order], side="right") - 1
+    rows = ids[order] - starts[numbers]
+    cuts = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), len(ids)]
+    for first, end in pairwise(cuts):
+        yield int(numbers[first]), order[first:end], rows[first:end]
 
 
 def _joined(parts: Sequence[Half]) -> Half:
