@@ -31,14 +31,20 @@ def inverted_file(index: Any) -> Any:
     return faiss.downcast_index(faiss.extract_index_ivf(index))
 
 
-def before_lists(index: Any, vectors: Any) -> Any:
-    """(n, D) float32 → as the inverted file gets them, after rotations and the like."""
+def transforms(index: Any) -> list[Any]:
+    """The rotations and the like before the inverted file. They belong to `index`, which has to outlive them."""
     import faiss
 
-    if isinstance(index, faiss.IndexPreTransform):
-        chain: Any = index.chain  # a C++ vector
-        for number in range(chain.size()):
-            vectors = faiss.downcast_VectorTransform(chain.at(number)).apply(vectors)
+    if not isinstance(index, faiss.IndexPreTransform):
+        return []
+    chain: Any = index.chain  # a C++ vector
+    return [faiss.downcast_VectorTransform(chain.at(number)) for number in range(chain.size())]
+
+
+def before_lists(index: Any, vectors: Any) -> Any:
+    """(n, D) float32 → as the inverted file gets them."""
+    for transform in transforms(index):
+        vectors = transform.apply(vectors)
     return vectors
 
 

@@ -6,13 +6,13 @@ Codes and ids grow with the rows; everything else is there once in each serving 
 from dataclasses import dataclass
 from typing import Any
 
-from stages.index.faiss_index import empty_index, inverted_file
+from stages.index.faiss_index import empty_index, inverted_file, transforms
 
 GIB = 2**30
 ID_BYTES = 8
 LIST_BYTES = 180  # measured: two vectors a list, their allocations' headers and rounding
 NODE_BYTES = 16  # of a graph of centroids, beside the links of its ground layer; few nodes have more
-LINK_BYTES = 4
+LINK_BYTES, FLOAT_BYTES = 4, 4
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class IndexBytes:
     codes: int  # with ids
     centroids: int
     graph: int
-    tables: int  # codebooks
+    tables: int  # codebooks, and rotations before them
     lists: int
     shards: int
 
@@ -38,11 +38,13 @@ def index_bytes(factory: str, width: int, rows: int, serving_shards: int = 1) ->
     quantizer: Any = faiss.downcast_index(ivf.quantizer)
     graph: Any = getattr(quantizer, "hnsw", None)
     links = graph.nb_neighbors(0) * LINK_BYTES + NODE_BYTES if graph else 0
+    codebook = ivf.pq.ksub * ivf.d if isinstance(ivf, faiss.IndexIVFPQ) else 0
+    rotations = sum(transform.d_in * transform.d_out for transform in transforms(index))
     return IndexBytes(
         codes=rows * (ivf.code_size + ID_BYTES),
-        centroids=ivf.nlist * ivf.d * 4,
+        centroids=FLOAT_BYTES * ivf.nlist * ivf.d,
         graph=ivf.nlist * links,
-        tables=ivf.pq.ksub * ivf.d * 4 if isinstance(ivf, faiss.IndexIVFPQ) else 0,
+        tables=FLOAT_BYTES * (codebook + rotations),
         lists=ivf.nlist * LIST_BYTES,
         shards=serving_shards,
     )

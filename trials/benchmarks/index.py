@@ -25,7 +25,7 @@ from trials.benchmarks.index_rivals import beside_autofaiss, beside_faiss
 SIZES = (1_000_000, 5_000_000)
 COYO_AND_CCS, PAPERS_BYTES = 119_000_000, 241e9  # rows, and what their index takes: Re-ViLM §4.3
 SINGLE_QUERIES, COLD = 1000, 50
-REPETITIONS = 3
+REPETITIONS = 5
 Line = tuple[str, str]
 
 
