@@ -23,8 +23,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("root", help="a run whose neighbours are finished")
     parser.add_argument("--sample", type=natural, default=1000, help="rows that are searched for again (1000)")
     parser.add_argument("--seed", type=natural, default=0, help="of the sample (0)")
+    parser.add_argument("--interleaved", metavar="ROOT", help="check the five-pair samples of this run as well")
     given = parser.parse_args(argv)
-    findings = verify(given.root, given.sample, given.seed)
+    findings = verify(given.root, given.sample, given.seed, given.interleaved)
     print(findings)
     return findings.exit_code
 

@@ -8,6 +8,7 @@ from stages.filter.corpus_reader import CorpusReader, CorpusShard
 from stages.filter.duplicates import Duplicates
 from stages.filter.exclusions import Exclusions
 from stages.filter.judge import Judge
+from stages.filter.normal_form import normalised
 from stages.filter.recipe import FilterRecipe, Thresholds
 from stages.filter.same_picture import SAME_IMAGE_COSINE
 from stages.filter.text_rules import TextRules
@@ -23,6 +24,7 @@ __all__ = [
     "TextRules",
     "Thresholds",
     "filter_stages",
+    "normalised",
 ]
 
 

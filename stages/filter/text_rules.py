@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 
 from pipeline.reasons import Reason
 from pipeline.recipe import Section
+from stages.filter.normal_form import normalised
 from stages.filter.rules import Fault, Rule, first_fault
 
 BOILERPLATE = (
@@ -69,12 +70,6 @@ _HTML = re.compile(
     r"|&(?:#[0-9]+|#x[0-9a-f]+|[a-z]+[0-9]*);",
     re.I,
 )
-
-
-def normalised(caption: str) -> str:
-    """NFKC, casefold, and one space for whatever stands between letters, marks and digits; trimmed."""
-    folded = unicodedata.normalize("NFKC", caption).casefold()
-    return " ".join("".join(c if unicodedata.category(c)[0] in "LMN" else " " for c in folded).split())
 
 
 class TextRules(Section):

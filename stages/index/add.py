@@ -29,6 +29,7 @@ Lists = npt.NDArray[np.int32]
 EXACT_LISTS = 16_384  # up to as many, comparing with every centroid is faster than asking a graph of them
 GRAPH_EFFORT = 128  # centroids that the search of a graph looks at: it agrees with comparing all on 98 % of rows
 BLOCK = 8192  # vectors that are encoded at once
+MOST_PER_TASK, LEAST_PER_TASK, TASKS = 1_000_000, 50_000, 16
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,12 @@ class IndexAdd(Stage[None]):
         return self.recipe.model_dump(include={"vectors_per_task", "key"}) | {"first_ids": first_ids}
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        rows = sum(whole[source.key].rows for source, _ in self.corpora)
+        each = self.recipe.vectors_per_task or min(MOST_PER_TASK, max(-(-rows // TASKS), LEAST_PER_TASK))
         tasks = [
             {"corpus": source.key, "corpus_shards": names, "first_row": first_row, "first_id": first_id + first_row}
             for source, first_id in self.corpora
-            for names, first_row in _grouped(whole[source.key], self.recipe.vectors_per_task)
+            for names, first_row in _grouped(whole[source.key], each)
         ]
         resolved = whole[self.template.key].plan().resolved
         exact = "_HNSW" not in resolved["factory"] or resolved["nlist"] <= EXACT_LISTS or self.recipe.add_gpus > 0

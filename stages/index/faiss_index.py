@@ -1,5 +1,6 @@
 """FAISS' indexes as the stages use them: made from a factory string, and looked into behind their transforms."""
 
+import hashlib
 import re
 from typing import Any
 
@@ -46,6 +47,23 @@ def before_lists(index: Any, vectors: Any) -> Any:
     for transform in transforms(index):
         vectors = transform.apply(vectors)
     return vectors
+
+
+def fingerprint(index: Any) -> str:
+    """sha256 of what an index was trained to: whatever decides the bytes of a code, and nothing that was added."""
+    import faiss
+
+    ivf = inverted_file(index)
+    trained = [ivf.quantizer.reconstruct_n(0, ivf.nlist)]
+    trained += [faiss.vector_to_array(transform.A) for transform in transforms(index) if hasattr(transform, "A")]
+    if isinstance(ivf, faiss.IndexIVFPQ):
+        trained.append(faiss.vector_to_array(ivf.pq.centroids))
+    if isinstance(ivf, faiss.IndexIVFScalarQuantizer):
+        trained.append(faiss.vector_to_array(ivf.sq.trained))
+    digest = hashlib.sha256()
+    for array in trained:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _why_not_served(index: Any) -> str | None:

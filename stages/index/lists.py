@@ -4,13 +4,14 @@ Shapes: N ids, Q queries, D width, K neighbours.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
 from stages.index.exact import Floats
-from stages.index.faiss_index import inverted_file
+from stages.index.faiss_index import fingerprint, inverted_file
 from stages.index.serving import Scores, Serving
 from stages.index.vectors import Ids
 
@@ -27,12 +28,17 @@ class Lists:
     sizes: Ids
 
     @classmethod
-    def read(cls, serving: Serving, size: int, alive: npt.NDArray[np.bool_] | None) -> "Lists":
-        """size: N. Raises InputError where a shard holds other lists or other many rows than it should, an id lies in
-        two lists, or a row that is alive in none."""
+    def read(cls, template: Any, serving: Serving, size: int, alive: npt.NDArray[np.bool_] | None) -> "Lists":
+        """size: N. Raises InputError where a shard was not made of the template, holds other lists or other many rows
+        than it should, an id lies in two lists, or a row that is alive in none."""
+        trained = fingerprint(template)
         numbers = np.full(size, -1, np.int32)
         sizes = np.zeros(inverted_file(serving.shards[0].index).nlist, np.int64)
         for shard, held in zip(serving.shards, serving.ranges, strict=True):
+            if fingerprint(shard.index) != trained:
+                raise InputError(
+                    f"index: serving shard {held.shard} was made of another template; build the index again"
+                )
             mine = shard.sizes()
             filled = np.flatnonzero(mine)
             if mine.sum() != held.rows or (

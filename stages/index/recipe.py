@@ -19,7 +19,7 @@ class IndexSettings(Section):
     tuned_for: tuple[Direction, ...] = Field(("image",), min_length=1)  # queries that have to reach it
     min_recall: float | None = Field(0.95, ge=0, le=1)  # the same figure, below which the build fails; None: never
     serving_shards: int | None = Field(None, ge=1)
-    vectors_per_task: int = Field(1_000_000, ge=1)
+    vectors_per_task: int | None = Field(None, ge=1)  # None: a million, or fewer to make 16 tasks of a smaller corpus
     train_cpus: int = Field(2, ge=1)  # threads of the one process that trains, or measures; no more than a node has
     add_gpus: float = Field(0, ge=0)  # of each process that encodes
 

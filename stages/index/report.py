@@ -23,7 +23,7 @@ from stages.index.parts import Parts, Wholes
 from stages.index.plot import save_plot
 from stages.index.recall import Queries, measure, prepare
 from stages.index.recipe import Direction, IndexRecipe
-from stages.index.train import ONLY
+from stages.index.train import ONLY, read_template
 from stages.index.tuning import tune
 from stages.index.vectors import Half, Ids, Vectors
 
@@ -63,7 +63,8 @@ class IndexReport(Stage[None]):
         whole: Wholes = {source.key: task.whole(source.key) for source in self.inputs}
         vectors, alive = self.parts.vectors(whole, self.recipe.key), self.parts.alive_rows(whole)
         serving = self.parts.opened(whole)
-        lists = Lists.read(serving, vectors.rows, alive)
+        template = read_template(whole[self.parts.template.key])
+        lists = Lists.read(template, serving, vectors.rows, alive)
         queries = self._queries(whole, vectors, lists, alive)
         points, chosen = tune(
             lambda nprobe: [point for asked in queries for point in measure(asked, serving, vectors, nprobe)],

@@ -23,8 +23,8 @@ from pipeline.recipe import Json
 from pipeline.schemas import NEIGHBOR_KEYS
 from pipeline.stage import Counts, Input, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
+from stages.filter import normalised
 from stages.index import by_shard
-from stages.neighbors.captions import comparable
 from stages.neighbors.databases import Databases
 
 RULES = ("pair", "image_id", "sha256", "phash", "caption")  # in the order in which they are asked
@@ -113,6 +113,11 @@ def rule_hashes(metadata: pa.Table) -> Hashes:
     there = np.array([image_id is not None for image_id in told["image_id"]])
     named = np.where(there, np.maximum(image_ids, 1), NONE)
     return np.stack([pairs, named, pictures, metadata["phash"].to_numpy(), captions])
+
+
+def comparable(caption: str) -> bytes:
+    """Equal exactly where captions are the same: their words; where there are none (emoji), as they stand."""
+    return (normalised(caption) or caption).encode()
 
 
 def consecutive(corpus: Whole, rows: int) -> Iterator[list[str]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from stages.report.root import STAGES, RunRoot
 
-OPTIONAL = ("encoder", "filter_duplicates", "index_alive")
+OPTIONAL = ("encoder", "filter_duplicates", "index_alive", "neighbor_keys", "neighbors")
 BEFORE_THE_FILTER = ("ingest_count", "ingest_rows", "download", "embed")
 
 ALWAYS = (

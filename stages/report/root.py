@@ -33,6 +33,8 @@ STAGES = (
     "index",
     "index_report",
     "index_gate",
+    "neighbor_keys",
+    "neighbors",
 )
 """In the order in which they read one another."""
 

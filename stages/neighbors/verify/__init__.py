@@ -2,7 +2,8 @@
 
 Reads   the committed files of `neighbors`, and of the corpora that its plan names: metadata, img_emb, text_emb
 Checks  of all rows: alignment, every neighbour listed (its row, pair id, caption, similarity, order), every leakage
-        rule (Re-ViLM §3.3). Of a sample: brute force over all databases, in float64
+        rule (Re-ViLM §3.3). Of a sample: brute force over all databases, in float64. Of five-pair samples, where they
+        are named: every rule against all five pairs (§4.2)
 Shares nothing with the code that made the files but the schemas and the commit protocol.
 """
 
@@ -12,16 +13,18 @@ from pipeline.commits import Whole
 from stages.neighbors.verify.blocks import Block, read_blocks
 from stages.neighbors.verify.databases import Databases, SearchPlan, spans_of_corpus
 from stages.neighbors.verify.findings import Check, Findings, Recall
+from stages.neighbors.verify.interleaved import COLUMNS, check_samples
 from stages.neighbors.verify.rows import check_rows
 from stages.neighbors.verify.sample import check_sample
 
 __all__ = ["Check", "Findings", "verify"]
 
 
-def verify(root: str, sample: int, seed: int) -> Findings:
-    """sample: how many rows are searched for again. Memory is bounded by a block of rows, whatever the corpus.
+def verify(root: str, sample: int, seed: int, interleaved: str | None = None) -> Findings:
+    """sample: how many rows are searched for again. interleaved: a root whose five-pair samples hold neighbours of
+    these databases. Memory is bounded by a block of rows, or a shard of samples, whatever the corpus.
 
-    Raises InputError where the stage is not whole, or a corpus is not the one that it was made of.
+    Raises InputError where a stage is not whole, or a corpus is not the one that it was made of.
     """
     whole = Whole.open(root, "neighbors")
     plan = SearchPlan.of(whole)
@@ -37,6 +40,11 @@ def verify(root: str, sample: int, seed: int) -> Findings:
         shares = check_sample(Block.joined(sampled), databases, plan, findings)
         findings.recall = Recall(plan.k, len(shares), float(shares.mean())) if len(shares) else None
     findings.sampling = _told(plan, databases, num_sampled, rows, seed)
+    if interleaved:
+        samples = Whole.open(interleaved, "interleaved")
+        for shard in samples.shards:
+            check_samples(samples.read(shard).table("samples", COLUMNS), corpus, databases, findings)
+        findings.sampling += f"\nAll {samples.rows:,} five-pair samples were checked for leaks against all their pairs."
     return findings
 
 

@@ -16,6 +16,8 @@ from stages.neighbors.verify.findings import LEAKS, Check, Findings
 from stages.neighbors.verify.rows import compare
 from stages.neighbors.verify.rules import Integers, Vectors
 
+COLUMNS = ("pair_id", "supports", "neighbors")
+
 
 def check_samples(samples: pa.Table, corpus: Sequence[Span], databases: Databases, findings: Findings) -> None:
     """samples (S,): pair_id of the query, supports (a list of pair ids), neighbors (for each of its pairs, a list of

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.reasons import Reason
-from stages.filter import TextRules
+from stages.filter import TextRules, normalised
 from stages.filter.rules import Rule
-from stages.filter.text_rules import RULES, Text, caption_reason, normalised
+from stages.filter.text_rules import RULES, Text, caption_reason
 
 REGULAR = [
     "a dog",

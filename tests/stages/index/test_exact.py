@@ -16,7 +16,7 @@ from pipeline.commits import Whole
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
 from stages.index.exact import SPARE, Floats, best_first, exact_search, exact_similarity, float64_search
-from stages.index.recall import interval, recall_of_each
+from stages.index.recall import KNOWN, KS, Queries, interval, recall_of_each, remembered
 from stages.index.same_image import same_image_rows
 from stages.index.topk import CHUNK, FLOAT32, MATRIX_UNITS, Limits, Search, guard, nearest, products
 from stages.index.vectors import Ids, Vectors
@@ -246,6 +246,24 @@ def test_gathering_follows_the_order_asked_for_and_refuses_what_is_no_row(tmp_pa
     np.testing.assert_array_equal(images.gather(asked), drawn.images[asked])
     with pytest.raises(IndexError, match="row ids -1 to 3 of 50 rows"):
         images.gather(np.array([3, -1]))
+
+
+@pytest.mark.parametrize("kind", [Drawn, Tied])
+def test_remembered_similarities_give_the_recall_that_gathered_ones_give(kind: type[Drawn], tmp_path: Path) -> None:
+    """Tied: far more rows than are remembered tie with the last k-th."""
+    images = Vectors([corpus(tmp_path, kind(rows=600, width=6, shards=3))], "image")
+    asked = images.gather(np.arange(0, 600, 30)).astype(np.float32)
+    exclude = [np.arange(n, 600, n + 2) for n in range(20)]
+    neighbors, similarity = exact_search(images, asked, KNOWN, exclude)
+    queries = Queries("image", asked, [], neighbors, similarity, neighbors, similarity)
+    ids = np.random.default_rng(2).permuted(np.tile(np.arange(-40, 600), (20, 1)), axis=1)[:, :300].clip(-1)
+    for row, barred in zip(ids, exclude, strict=True):
+        row[np.isin(row, barred)] = -1
+    found, gathered = remembered(queries, images, ids), exact_similarity(images, asked, ids)
+    for k in KS:
+        for depth in (k, 50, 300):
+            recall = recall_of_each(found[:, :depth], similarity, k)
+            np.testing.assert_array_equal(recall, recall_of_each(gathered[:, :depth], similarity, k))
 
 
 def test_a_hit_reaches_the_exact_kth_and_short_queries_are_asked_for_what_there_is() -> None:

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from stages.neighbors.captions import comparable
+from stages.neighbors.keys import comparable
 
 
 def definition(caption: str) -> bytes:

@@ -117,6 +117,19 @@ class Written(Stage[None]):
 
 
 @dataclass(frozen=True)
+class Samples(Stage[None]):
+    table: pa.Table
+    name, version = "interleaved", 1
+
+    def settings(self) -> Mapping[str, Json]:
+        return {}
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        out.table("samples", "{stem}.parquet", self.table)
+        return Counts(self.table.num_rows, self.table.num_rows)
+
+
+@dataclass(frozen=True)
 class Candidate:
     database: int
     row_id: int
@@ -502,10 +515,14 @@ def sampled(world: World, samples: Mapping[tuple[int, ...], Candidate]) -> list[
     ]
 
 
-def interleaved(world: World, samples: Sequence[Row]) -> Findings:
+def table_of(samples: Sequence[Row]) -> pa.Table:
     neighbors = pa.list_(NEIGHBORS.field("neighbors").type)
     columns = {"pair_id": pa.string(), "supports": pa.list_(pa.string()), "neighbors": neighbors}
-    table = pa.Table.from_pylist(list(samples), schema=pa.schema(columns))
+    return pa.Table.from_pylist(list(samples), schema=pa.schema(columns))
+
+
+def interleaved(world: World, samples: Sequence[Row]) -> Findings:
+    table = table_of(samples)
     plan = SearchPlan.model_validate(world.resolved())
     findings = Findings()
     check_samples(table, spans_of_corpus(plan.corpus), Databases.open(plan), findings)
@@ -534,6 +551,17 @@ def test_a_sample_of_a_pair_that_the_corpus_has_not_is_refused(world: World) -> 
     (sample,) = sampled(world, {(0, 1): world.candidates[50]})
     with pytest.raises(InputError, match=r"pair lost-1 of a sample is not in the corpus \(1 such"):
         interleaved(world, [sample | {"supports": ["lost-1"]}])
+
+
+def test_the_job_checks_the_samples_of_another_root(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = world.write(tmp_path / "neighbors", world.listings)
+    support, other = mates(world, "caption")
+    for name, neighbor, code in (("clear", clear_of(world, (7, support)), 0), ("leaking", other, 1)):
+        samples = finish(tmp_path / name, Samples(table_of(sampled(world, {(7, support): neighbor}))))
+        assert main([root, "--sample", "0", "--interleaved", samples]) == code
+        assert "All 1 five-pair samples were checked for leaks" in capsys.readouterr().out
 
 
 # ── broken files, wrong use ──
@@ -594,7 +622,7 @@ def test_wrong_use_is_told(argv: list[str], capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit) as ended:
         main(argv)
     assert ended.value.code == 2
-    assert "[--sample SAMPLE] [--seed SEED] root" in capsys.readouterr().err
+    assert "[--sample SAMPLE] [--seed SEED]" in capsys.readouterr().err
 
 
 def test_a_run_without_finished_neighbors_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
