@@ -85,7 +85,7 @@ def say_what_was_made(recipe: BuildIndexRecipe) -> None:
             f"Truth: the score separates mismatched captions with AUC {separation:.3f}; {met} of {expected} bad rows "
             "left for exactly the reason that they should.\n"
         )
-    retriever = Retriever(recipe.root)
+    retriever = Retriever(recipe.root, direction="text")
     encoder = QueryEncoder.of(retriever.database)
     for example in range(min(EXAMPLES, retriever.database.size)):
         text = retriever.database.pair(example * retriever.database.size // EXAMPLES)["caption"]

@@ -21,13 +21,15 @@ from stages.index import QueryEncoder, Retriever
 from stages.index.answers import Answer, answers
 from stages.index.query_file import Queries, read_queries
 from stages.index.serving import Owners
+from stages.index.vectors import Direction
 
 
 def search(asked: argparse.Namespace) -> None:
     several = bool(asked.vectors) or len(asked.text or []) > 1
     out = sys.stdout
     with redirect_stdout(sys.stderr), owners_of(asked) as owners:  # Ray tells there of a process that dies
-        retriever = Retriever(asked.root, nprobe=asked.nprobe, depth=asked.depth, owners=owners)
+        direction: Direction = "text" if asked.text else "image"
+        retriever = Retriever(asked.root, direction=direction, nprobe=asked.nprobe, depth=asked.depth, owners=owners)
         for answer in answers(retriever, queries(asked, retriever), asked.k):
             if asked.format == "jsonl":
                 print(json.dumps(answer.record(), ensure_ascii=False), file=out)

@@ -50,7 +50,8 @@ def say_what_changed(recipe: UpdateIndexRecipe) -> None:
     for was, is_now in zip(at_two(before), at_two(now), strict=True):
         print(
             f"recall@2 of {is_now['direction']} queries: {was['recall']:.4f} before, {is_now['recall']:.4f} now "
-            f"({is_now['low']:.3f} to {is_now['high']:.3f}), at nprobe {now.nprobe} and re-rank depth {now.depth}"
+            f"({is_now['low']:.3f} to {is_now['high']:.3f}), at nprobe {is_now['nprobe']} and re-rank depth "
+            f"{is_now['depth']}"
         )
     print(f"""
 Look next at

@@ -38,7 +38,7 @@ class IndexGate(Stage[None]):
 
     def conditions(self) -> Mapping[str, Json]:
         """The floor decides whether there is a result, and no byte of it: it may be lowered on the same root."""
-        return self.recipe.model_dump(include={"min_recall"})
+        return self.recipe.model_dump(include={"min_recall", "gated"})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         whole: Wholes = {source.key: task.whole(source.key) for source in self.inputs}
@@ -57,23 +57,22 @@ class IndexGate(Stage[None]):
             serving=self.parts.serving_parts(whole),
             alive=described(self.parts.alive, whole) if self.parts.alive else None,
             corpora=self.parts.corpus_parts(whole),
-            nprobe=tuned.nprobe,
-            depth=tuned.depth,
+            tuned={direction: tuned.setting(direction) for direction in tuned.chosen},
             recall=tuned.recall,
         )
         out.json("index", "index_{stem}.json", index.model_dump(mode="json"))
-        return Counts(
-            tuned.rows, tuned.rows, {f"{point['direction']}_recall": point["recall"] for point in tuned.chosen}
-        )
+        metrics = {f"{direction}_recall": point["recall"] for direction, point in tuned.chosen.items()}
+        return Counts(tuned.rows, tuned.rows, metrics)
 
     def _refuse_below_floor(self, tuned: Tuned, where: str) -> None:
         floor = self.recipe.min_recall
-        for point in tuned.chosen:
+        for direction in self.recipe.gated:
+            point = tuned.chosen[direction]
             if floor is not None and point["recall"] < floor:
                 raise ShardFailed(
-                    f"index: recall@{TUNED_K} of {tuned.queries:,} {point['direction']} queries is at best "
-                    f"{point['recall']:.4f} ({point['low']:.3f} to {point['high']:.3f}), at nprobe {tuned.nprobe} (at "
-                    f"most {tuned.most_probes}) and re-rank depth {tuned.depth}, below index.min_recall {floor}; "
+                    f"index: recall@{TUNED_K} of {tuned.queries:,} {direction} queries is at best "
+                    f"{point['recall']:.4f} ({point['low']:.3f} to {point['high']:.3f}), at nprobe {point['nprobe']} "
+                    f"(at most {tuned.most_probes}) and depth {point['depth']}, below index.min_recall {floor}; "
                     f"coverage there is {point['coverage']:.4f}. {_knob(point)}, or lower index.min_recall (null: no "
                     f"floor). All that was measured stands in {where}."
                 )

@@ -5,7 +5,7 @@ from typing import Literal
 from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.recipe import Json, Section
-from stages.index.vectors import Key
+from stages.index.vectors import Direction, Key
 
 HERE = "."  # the root that holds the file
 
@@ -53,6 +53,13 @@ class ServingPart(Part):
     ranges: tuple[ListRange, ...]
 
 
+class Setting(Section):
+    """How a search is made."""
+
+    nprobe: int  # lists that are looked into
+    depth: int  # vectors re-ranked
+
+
 class IndexFile(Section):
     factory: str
     nlist: int
@@ -64,8 +71,7 @@ class IndexFile(Section):
     serving: tuple[ServingPart, ...]
     alive: Part | None  # the stage index_alive, where rows were deleted
     corpora: tuple[CorpusPart, ...]
-    nprobe: int
-    depth: int  # vectors re-ranked
+    tuned: dict[Direction, Setting]  # by what asks
     recall: tuple[dict[str, Json], ...]  # at these: the report's rows
 
     def elsewhere(self, root: str) -> "IndexFile":

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.index.recall import Point
-from stages.index.recipe import Direction
 from stages.index.tuning import TUNED_K
+from stages.index.vectors import Direction
 
 SHOWN_DEPTHS = (None, 10, 100, 1000)
 

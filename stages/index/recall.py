@@ -18,9 +18,8 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from stages.index.exact import Floats, exact_search, exact_similarity
 from stages.index.lists import Lists
-from stages.index.recipe import Direction
 from stages.index.serving import Scores, Serving, candidates
-from stages.index.vectors import Half, Ids, Vectors
+from stages.index.vectors import Direction, Half, Ids, Vectors
 
 KS = (1, 2, 4, 10)
 KNOWN = 64  # exact neighbours that are remembered of a query

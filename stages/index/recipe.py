@@ -1,13 +1,11 @@
 """The recipe's `index` section: which index to build, and what recall it has to reach."""
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from pipeline.recipe import Section
-from stages.index.vectors import Key
-
-Direction = Literal["image", "text"]  # of a query: by a picture, or by a caption
+from stages.index.vectors import Direction, Key
 
 
 class IndexSettings(Section):
@@ -15,9 +13,9 @@ class IndexSettings(Section):
 
     seed: int = Field(0, ge=0)  # of the draw of training sample and queries
     queries: int = Field(1000, ge=1)  # rows that recall is measured with, not trained on; at most a tenth of all
-    target_recall: float = Field(0.95, gt=0, le=1)  # recall@2 after re-ranking that the index is tuned to
-    tuned_for: tuple[Direction, ...] = Field(("image",), min_length=1)  # queries that have to reach it
+    target_recall: float = Field(0.95, gt=0, le=1)  # recall@2 after re-ranking that each kind of query is tuned to
     min_recall: float | None = Field(0.95, ge=0, le=1)  # the same figure, below which the build fails; None: never
+    gated: tuple[Direction, ...] = Field(("image",), min_length=1)  # the kinds of query that it is asked of
     serving_shards: int | None = Field(None, ge=1)
     vectors_per_task: int | None = Field(None, ge=1)  # None: a million, or fewer to make 16 tasks of a smaller corpus
     train_cpus: int = Field(2, ge=1)  # threads of the one process that trains, or measures; no more than a node has

@@ -18,14 +18,15 @@ from pipeline.schemas import RECALL
 from pipeline.stage import Counts, Input, Resources, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.index.factory import QUERY_SHARE
+from stages.index.index_file import Setting
 from stages.index.lists import Lists
 from stages.index.parts import Parts, Wholes
 from stages.index.plot import save_plot
 from stages.index.recall import Queries, measure, prepare
-from stages.index.recipe import Direction, IndexRecipe
+from stages.index.recipe import IndexRecipe
 from stages.index.train import ONLY, read_template
 from stages.index.tuning import tune
-from stages.index.vectors import Half, Ids, Vectors
+from stages.index.vectors import Direction, Half, Ids, Vectors
 
 
 class Tuned(Section):
@@ -34,12 +35,13 @@ class Tuned(Section):
     factory: str
     nlist: int
     rows: int  # that can be found
-    nprobe: int
-    depth: int  # vectors re-ranked
     most_probes: int  # that could be chosen
     queries: int
-    chosen: tuple[dict[str, Json], ...]  # the points that were tuned: a row of the report a direction
+    chosen: dict[Direction, dict[str, Json]]  # the points that were tuned: rows of the report
     recall: tuple[dict[str, Json], ...]  # all rows of the report at these
+
+    def setting(self, direction: Direction) -> Setting:
+        return Setting(nprobe=self.chosen[direction]["nprobe"], depth=self.chosen[direction]["depth"])
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class IndexReport(Stage[None]):
         return Resources(cpus=self.recipe.train_cpus, memory_gib=4, threads=self.recipe.train_cpus)
 
     def settings(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump(include={"target_recall", "tuned_for", "queries", "seed", "key"})
+        return self.recipe.model_dump(include={"target_recall", "queries", "seed", "key"})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         whole: Wholes = {source.key: task.whole(source.key) for source in self.inputs}
@@ -70,26 +72,22 @@ class IndexReport(Stage[None]):
             lambda nprobe: [point for asked in queries for point in measure(asked, serving, vectors, nprobe)],
             lists.most_probes,
             self.recipe.target_recall,
-            self.recipe.tuned_for,
         )
-        depth = chosen[0].depth
-        assert depth is not None, "only re-ranked points are chosen from"
+        tuned_to = {(point.direction, point.nprobe, point.depth) for point in chosen.values()}
         trained = whole[self.parts.template.key].plan().resolved
         tuned = Tuned(
             factory=trained["factory"],
             nlist=trained["nlist"],
             rows=vectors.rows if alive is None else int(alive.sum()),
-            nprobe=chosen[0].nprobe,
-            depth=depth,
             most_probes=lists.most_probes,
             queries=len(queries[0].vectors),
-            chosen=tuple(map(asdict, chosen)),
-            recall=tuple(asdict(p) for p in points if (p.nprobe, p.depth) == (chosen[0].nprobe, depth)),
+            chosen={direction: asdict(point) for direction, point in chosen.items()},
+            recall=tuple(asdict(p) for p in points if (p.direction, p.nprobe, p.depth) in tuned_to),
         )
         out.json("tuned", "tuned_{stem}.json", tuned.model_dump(mode="json"))
         out.table("report", "report_{stem}.parquet", pa.Table.from_pylist([*map(asdict, points)], schema=RECALL))
-        save_plot(points, chosen, self.recipe.target_recall, out.file("plot", "report_{stem}.png"))
-        return Counts(tuned.rows, tuned.rows, {"nprobe": tuned.nprobe, "depth": depth})
+        save_plot(points, [*chosen.values()], self.recipe.target_recall, out.file("plot", "report_{stem}.png"))
+        return Counts(tuned.rows, tuned.rows)
 
     def _queries(
         self, whole: Wholes, vectors: Vectors, lists: Lists, alive: npt.NDArray[np.bool_] | None

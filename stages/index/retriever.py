@@ -14,24 +14,30 @@ from stages.index.database import Database
 from stages.index.exact import best_first, exact_similarity
 from stages.index.index_file import IndexFile
 from stages.index.serving import Owners, Scores, Serving, candidates
-from stages.index.vectors import Ids
+from stages.index.vectors import Direction, Ids
 
 
 class Retriever:
     """The index of a run root, its vectors and its pairs, all memory-mapped or read when asked for.
 
-    nprobe, depth: lists probed and candidates re-ranked; None: as the build tuned them. owners: who holds the serving
-    shards; None: this process does.
+    nprobe, depth: lists probed and candidates re-ranked; None: as the build tuned them for the queries' direction, by
+    pictures (`image`) or by captions (`text`). owners: who holds the serving shards; None: this process does.
     Raises InputError where the index is not finished, or a corpus or serving shards are not those it was measured with,
     or a file is missing or truncated.
     """
 
     def __init__(
-        self, root: str, *, nprobe: int | None = None, depth: int | None = None, owners: Owners | None = None
+        self,
+        root: str,
+        *,
+        direction: Direction = "image",
+        nprobe: int | None = None,
+        depth: int | None = None,
+        owners: Owners | None = None,
     ) -> None:
         self.database = Database.of_index(root)
-        self.nprobe = nprobe or self.index.nprobe
-        self.depth = depth or self.index.depth
+        tuned = self.index.tuned[direction]
+        self.nprobe, self.depth = nprobe or tuned.nprobe, depth or tuned.depth
         self._vectors = self.database.vectors()
         self._owners = owners or open_serving(self.database)
         self.width = self._vectors.width

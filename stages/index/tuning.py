@@ -3,16 +3,16 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from stages.index.recall import Point, cost_us
-from stages.index.recipe import Direction
+from stages.index.vectors import Direction
 
 TUNED_K = 2  # Re-ViLM retrieves two neighbours
 
 
 def tune(
-    measure_at: Callable[[int], Sequence[Point]], most_probes: int, target: float, directions: Sequence[Direction]
-) -> tuple[list[Point], list[Point]]:
-    """Everything measured, and the point chosen, of each of the directions. More probes are tried until they cannot
-    help: the probed lists hold every neighbour that is looked for, or scanning them costs more than the best so far.
+    measure_at: Callable[[int], Sequence[Point]], most_probes: int, target: float
+) -> tuple[list[Point], dict[Direction, Point]]:
+    """Everything measured, and the point chosen for each direction. More probes are tried until they help neither: the
+    probed lists hold every neighbour that is looked for, or scanning them costs more than the best point so far.
 
     measure_at: nprobe → points of all directions.
     """
@@ -20,27 +20,27 @@ def tune(
     for nprobe in probe_steps(most_probes):
         measured = measure_at(nprobe)
         points += measured
-        best, last = cheapest(points, target, directions), cheapest(measured, target, directions)
-        dearest = max(point.cost_us for point in best)
-        too_dear = worst(best) >= target and max(cost_us(point.codes_scanned, 0) for point in last) >= dearest
-        if too_dear or all(point.coverage == 1 for point in last):
+        best, last = cheapest(points, target), cheapest(measured, target)
+        if all(_settled(best[direction], last[direction], target) for direction in best):
             break
-    return points, cheapest(points, target, directions)
+    return points, cheapest(points, target)
 
 
-def cheapest(points: Sequence[Point], target: float, directions: Sequence[Direction]) -> list[Point]:
-    """The re-ranked point of each direction at one number of probes and one depth. Where none reaches the target: the
-    best recall of the worst direction, and the cheapest with it."""
+def cheapest(points: Sequence[Point], target: float) -> dict[Direction, Point]:
+    """Of the re-ranked ones of each direction. Where none reaches the target: the best recall, and the cheapest with
+    it."""
     judged = [point for point in points if point.k == TUNED_K and point.depth is not None]
-    settings: dict[tuple[int, int | None], list[Point]] = {}
-    for point in judged:
-        if point.direction in directions:
-            settings.setdefault((point.nprobe, point.depth), []).append(point)
-    return min(settings.values(), key=lambda same: (-min(worst(same), target), max(point.cost_us for point in same)))
+    return {
+        direction: min(
+            (point for point in judged if point.direction == direction),
+            key=lambda point: (-min(point.recall, target), point.cost_us),
+        )
+        for direction in dict.fromkeys(point.direction for point in judged)
+    }
 
 
-def worst(points: Sequence[Point]) -> float:
-    return min(point.recall for point in points)
+def _settled(best: Point, last: Point, target: float) -> bool:
+    return last.coverage == 1 or (best.recall >= target and cost_us(last.codes_scanned, 0) >= best.cost_us)
 
 
 def probe_steps(most_probes: int) -> Iterator[int]:

@@ -16,6 +16,7 @@ from pipeline.commits import Whole
 from pipeline.errors import InputError
 
 Key = Literal["image", "text", "mixed"]
+Direction = Literal["image", "text"]  # of a query: by a picture, or by a caption
 Ids = npt.NDArray[np.int64]
 Half = npt.NDArray[np.float16]
 BLOCK = 8192  # rows that are handed out at once

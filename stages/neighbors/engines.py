@@ -52,7 +52,7 @@ class Indexed:
     def __init__(self, database: Database, first_count: int) -> None:
         assert database.index is not None, "checked before anything started"
         index = database.index
-        more = min(index.nprobe * MORE_PROBES, index.nlist)
+        more = min(index.tuned["image"].nprobe * MORE_PROBES, index.nlist)
         self._tuned, self._thorough = Retriever(database.root), Retriever(database.root, nprobe=more)
         self._vectors, self._first_count = database.vectors(), first_count
         self._shards = sum(len(part.ranges) for part in index.serving)
@@ -87,7 +87,7 @@ def modelled_seconds(
     if len(indexes) == len(databases):
         by_image = [next(row for row in index.recall if row["direction"] == "image") for index in indexes]
         costs = [
-            cost_us(row["codes_scanned"], reranked(index.depth, first_count))
+            cost_us(row["codes_scanned"], reranked(index.tuned["image"].depth, first_count))
             for index, row in zip(indexes, by_image, strict=True)
         ]
         seconds["index"] = queries * sum(costs) / 1e6

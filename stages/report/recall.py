@@ -41,6 +41,10 @@ def recall(run: RunRoot) -> pl.DataFrame:
     chosen = read_json(shard, "tuned")
     with shard.open("report") as file:
         points = pl.read_parquet(file, columns=list(RECALL))
-    return points.filter(
-        pl.col("nprobe") == chosen["nprobe"], pl.col("depth").is_null() | (pl.col("depth") == chosen["depth"])
-    ).sort("direction", "k", "depth", nulls_last=False)
+    tuned_to = [
+        (pl.col("direction") == direction)
+        & (pl.col("nprobe") == point["nprobe"])
+        & (pl.col("depth").is_null() | (pl.col("depth") == point["depth"]))
+        for direction, point in chosen["chosen"].items()
+    ]
+    return points.filter(pl.any_horizontal(tuned_to)).sort("direction", "k", "depth", nulls_last=False)

@@ -111,8 +111,8 @@ def index(run: RunRoot) -> Markup:
         return Markup()
     chosen = read_json(shard, "tuned")
     told = (
-        f"{chosen['factory']} over {chosen['rows']:,} pairs. The {chosen['nlist']:,} lists are searched with nprobe "
-        f"{chosen['nprobe']}, and the first {chosen['depth']} found are re-ranked (depth) by their stored vectors. "
+        f"{chosen['factory']} over {chosen['rows']:,} pairs. Of the {chosen['nlist']:,} lists nprobe are "
+        "searched, and the first found (depth) are re-ranked by their stored vectors, as tuned for each kind of query. "
         "Recall is that of held-out queries against exact search, with its 95 % interval; coverage is the share of "
         "exact neighbours in the probed lists."
     )

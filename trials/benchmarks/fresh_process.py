@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,8 @@ def plain_faiss(factory: str, vectors: str, sample: str, into: str) -> Any:
 
 
 def shard(root: str, stage: str, number: str, into: str) -> Any:
-    """Peak bytes of a process that makes one shard of a finished stage again, into another folder."""
-    import resource
-
+    """Bytes of its own (without memory-mapped files) that a process holds at its highest that makes one shard of a
+    finished stage again, into another folder."""
     from pipeline.commits import StageFolder
     from pipeline.stage import Shard
     from pipeline.writer import Job, make_shard
@@ -108,10 +108,13 @@ def shard(root: str, stage: str, number: str, into: str) -> Any:
     sources = {source.key: StageFolder(root, source.stage) for source in made.inputs}
     job = Job(made, StageFolder(into, stage), sources, plan.fingerprint, plan.resolved)
     name, params = plan.shards[int(number)]
-    started = time.perf_counter()
-    record = make_shard(job, Shard(name, params), None)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"bytes": peak, "rows": record.rows_out, "seconds": time.perf_counter() - started}
+    with ThreadPoolExecutor(1) as pool:
+        making = pool.submit(make_shard, job, Shard(name, params), None)
+        peak = 0
+        while not making.done():
+            peak = max(peak, _anonymous_bytes())
+            time.sleep(0.01)
+    return {"bytes": peak, "rows": making.result().rows_out}
 
 
 def forget(paths: Sequence[Path]) -> None:

@@ -25,7 +25,7 @@ from trials.benchmarks.index_rivals import beside_autofaiss, beside_faiss
 SIZES = (1_000_000, 5_000_000)
 COYO_AND_CCS, PAPERS_BYTES = 119_000_000, 241e9  # rows, and what their index takes: Re-ViLM §4.3
 SINGLE_QUERIES, COLD = 1000, 50
-REPETITIONS = 5
+REPETITIONS = 3
 Line = tuple[str, str]
 
 
@@ -46,9 +46,11 @@ def found(built: Built) -> Iterator[Line]:
     shard = Whole.open(built.root, "index_report").read("000000")
     report = shard.table("report").to_pylist()
     yield "factory, serving shards", f"{built.index.factory}, {sum(len(part.ranges) for part in built.index.serving)}"
-    yield "tuned to", f"nprobe {built.index.nprobe}, depth {built.index.depth}"
+    for direction, tuned in built.index.tuned.items():
+        yield f"{direction} → image, tuned to", f"nprobe {tuned.nprobe}, depth {tuned.depth}"
     for row in report:
-        here = row["nprobe"] == built.index.nprobe and row["depth"] in (None, built.index.depth)
+        tuned = built.index.tuned[row["direction"]]
+        here = row["nprobe"] == tuned.nprobe and row["depth"] in (None, tuned.depth)
         if here and row["k"] in (2, 10):
             depth = f"depth {row['depth']}" if row["depth"] else "codes alone"
             target = " (target ≥ 0.95)" if row["direction"] == "image" and row["k"] == 2 and row["depth"] else ""
@@ -107,7 +109,7 @@ def throughput_of(built: Built, processes: int) -> float:
 def peaks(built: Built) -> Iterator[Line]:
     """Of a process that makes one shard, at its highest."""
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        for stage in ("index_train", "index_add", "index"):
+        for stage in ("index_add", "index"):
             peak = measured("shard", built.root, stage, 0, folder, threads=2)
             yield f"peak memory of a process of {stage}", f"{peak['bytes'] / 1e6:,.0f} MB ({peak['rows']:,} rows)"
 

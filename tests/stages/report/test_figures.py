@@ -59,12 +59,12 @@ def test_thresholds_are_those_that_judged(
 
 def test_recall_is_told_at_the_chosen_point_with_and_without_re_ranking(root: str) -> None:
     (path,) = Path(root, "index_report").glob("data/tuned_*.json")
-    chosen = json.loads(path.read_text())
+    chosen = json.loads(path.read_text())["chosen"]
     found = tables(root)["recall"]
     for direction in ("image", "text"):
         rows = found.filter(direction=direction)
         assert rows.select("k", "depth").rows() == [
-            (k, depth) for k in (1, 2, 4, 10) for depth in (None, chosen["depth"])
+            (k, depth) for k in (1, 2, 4, 10) for depth in (None, chosen[direction]["depth"])
         ]
-    assert set(found["nprobe"]) == {chosen["nprobe"]}
+        assert set(rows["nprobe"]) == {chosen[direction]["nprobe"]}
     assert ((found["low"] <= found["recall"]) & (found["recall"] <= found["high"])).all()
