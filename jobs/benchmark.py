@@ -6,6 +6,9 @@ resume     the start of a run that is finished (3 minutes)
 recovery   what the loss of a node costs (5 minutes)
 scale      the driver's memory and CPU up to 75,000 shards (15 minutes)
 embed      the embed stage beside its bare model (1 minute)
+exact      exact search beside torch.mm (8 minutes)
+captions   the index over real captions' vectors (3 minutes, once 15 more to embed them)
+index      the index over 1 and 5 million vectors, beside FAISS and autofaiss (an hour)
 """
 
 import argparse
@@ -14,8 +17,11 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+from trials.benchmarks.captions import captions
 from trials.benchmarks.embedding import embed
+from trials.benchmarks.exact import exact
 from trials.benchmarks.frame import frame
+from trials.benchmarks.index import index
 from trials.benchmarks.recovery import recovery
 from trials.benchmarks.scale import resume, scale
 
@@ -25,6 +31,9 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "recovery": recovery,
     "scale": scale,
     "embed": embed,
+    "exact": exact,
+    "captions": captions,
+    "index": index,
 }
 
 

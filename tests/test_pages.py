@@ -1,4 +1,4 @@
-"""docs/operations.md does what it says: every block of it is run, in order, on the demo's recipe made small, and says
+"""The pages with commands do what they say: every block is run, in order, on the demo's recipe made small, and says
 what the page shows."""
 
 import os
@@ -15,7 +15,7 @@ from pipeline.errors import PipelineError
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "operations.md"
+MAKE_DEMO = "python jobs/build_index.py jobs/recipes/demo.yaml"
 CODE = ("pipeline", "stages", "jobs", "demo")
 BLOCK = re.compile(r"^```(sh|sh fails|text)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCK_S = 240  # one that takes longer hangs
@@ -36,6 +36,11 @@ def checkout(tmp_path: Path) -> Path:
     recipe["ingest"]["shard_size"] = 50
     recipe["filter"] |= {"defaults": {"min_clip_score": 0.0}}
     path.write_text(yaml.safe_dump(recipe))
+    for name in ("neighbors", "update"):
+        path = path.with_name(f"{name}.yaml")
+        recipe = yaml.safe_load(path.read_text()) | {"engine": "local"}
+        recipe |= {"index": {"min_recall": None}} if name == "update" else {}
+        path.write_text(yaml.safe_dump(recipe))
     return tmp_path
 
 
@@ -78,12 +83,13 @@ def test_what_a_page_shows_is_compared_as_a_reader_would(shown: str, told: bool)
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_every_block_of_the_page_does_what_it_says(checkout: Path) -> None:
-    page = PAGE.read_text(encoding="utf-8").replace("=0.35", "=0.05")  # an encoder of three steps gives low scores
-    blocks = BLOCK.findall(page)
-    assert len(blocks) > 12
-    (_, make_demo), said, wrong = blocks[0], "", []
-    assert run(make_demo, checkout).returncode == 0
+@pytest.mark.parametrize(("page", "at_least"), [("operations.md", 12), ("retrieval.md", 3)])
+def test_every_block_of_a_page_does_what_it_says(page: str, at_least: int, checkout: Path) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = BLOCK.findall(text.replace("=0.35", "=0.05"))  # an encoder of three steps gives low scores
+    assert len(blocks) >= at_least
+    said, wrong = "", []
+    assert run(MAKE_DEMO, checkout).returncode == 0
     for kind, text in blocks:
         if kind == "text":
             wrong += [] if shown_in(said, text) else [f"{text}\nis not what was said:\n{said[-3000:]}"]
