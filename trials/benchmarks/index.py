@@ -25,6 +25,7 @@ from trials.benchmarks.index_rivals import beside_autofaiss, beside_faiss
 SIZES = (1_000_000, 5_000_000)
 COYO_AND_CCS, PAPERS_BYTES = 119_000_000, 241e9  # rows, and what their index takes: Re-ViLM §4.3
 SINGLE_QUERIES, COLD = 1000, 50
+PROBES_MODELLED = (128, 256, 512)
 REPETITIONS = 3
 Line = tuple[str, str]
 
@@ -122,6 +123,7 @@ def grown(made: Sequence[Built]) -> Iterator[Line]:
     if large is not small:
         by_formula, by_measure = sizes[1] - sizes[0], read[1] - read[0]
         yield "growth of memory, formula / measured", f"{by_formula / by_measure:.3f} (target 0.98–1.02)"
+        yield from latency_model(small, large)
     factory = choose(IndexRecipe(), COYO_AND_CCS, WIDTH).factory
     shards = -(-COYO_AND_CCS // VECTORS_PER_SERVING_SHARD)
     total = index_bytes(factory, WIDTH, COYO_AND_CCS, shards).total
@@ -129,3 +131,28 @@ def grown(made: Sequence[Built]) -> Iterator[Line]:
         f"119 M rows as {factory} in {shards} serving shards, by the formula",
         f"{total / 1e9:.2f} GB (target ≤ 10), 1/{PAPERS_BYTES / total:.0f} of the paper's 241 GB",
     )
+
+
+def latency_model(small: Built, large: Built) -> Iterator[Line]:
+    """A line through both sizes, by the codes that a query scans; how many lists 119 M rows need is not known."""
+    codes = [scanned(built) for built in (small, large)]
+    took = [
+        float(np.median(measured("latency", built.root, built.queries, SINGLE_QUERIES)["ms"]))
+        for built in (small, large)
+    ]
+    per_code = (took[1] - took[0]) / (codes[1] - codes[0])
+    yield "a code scanned, from both sizes", f"{1e6 * per_code:.0f} ns"
+    tuned = large.index.tuned["image"]
+    imbalance = codes[1] / (tuned.nprobe * large.rows / large.index.nlist)
+    nlist = int(choose(IndexRecipe(), COYO_AND_CCS, WIDTH).nlist)
+    for nprobe in PROBES_MODELLED:
+        more = imbalance * nprobe * COYO_AND_CCS / nlist - codes[1]
+        yield (
+            f"119 M rows, {nlist:,} lists, nprobe {nprobe}, by that line",
+            f"{took[1] + per_code * more:.1f} ms (the paper: 50)",
+        )
+
+
+def scanned(built: Built) -> float:
+    """Codes that a query by a picture scans at the tuned number of probes."""
+    return float(next(row["codes_scanned"] for row in built.index.recall if row["direction"] == "image"))
