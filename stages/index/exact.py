@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import InputError
 from stages.index.vectors import Ids
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def exact_search(
 
     device: where products are made, the GPU if there is one. They are approximate, and more than k rows are kept; what
     is kept is measured exactly. A query whose k-th does not exceed what the others may reach is searched in float64.
+    Raises InputError where a query, or a row that may be found, holds a value that is not finite.
     """
     import torch
 
@@ -48,6 +50,8 @@ def exact_search(
     limits = limits or LIMITS[torch.device(device).type]
     kept = k + max(SPARE, k // 8)
     search = Search(vectors, np.array(queries, np.float32), exclude, alive)
+    if not np.isfinite(search.queries).all():
+        raise InputError("a query of an exact search holds values that are not finite, and is similar to nothing")
     ids, best = _nothing(search, k)
     for part, some in search.parts(limits.queries(kept)):
         candidates, unseen = nearest(some, kept, device, limits.tile_rows)
@@ -98,6 +102,15 @@ def _inner(queries: Floats, rows: npt.NDArray[np.float16]) -> Floats:
     return inner
 
 
+def _paired(queries: npt.NDArray[np.float32], rows: npt.NDArray[np.float16], query: Ids, row: Ids) -> Floats:
+    """queries (Q, D), rows (n, D) → (R,) of the query and row numbers (R,): up to Q · n, where all rows are equal."""
+    inner = np.empty(len(query))
+    for first in range(0, len(query), GATHERED):
+        some = slice(first, first + GATHERED)
+        inner[some] = _inner(queries[query[some]].astype(np.float64), rows[row[some]][:, None])[:, 0]
+    return inner
+
+
 def _nothing(search: "Search", k: int) -> tuple[Ids, Floats]:
     shape = len(search.queries), k
     return np.full(shape, -1, np.int64), np.full(shape, -np.inf)
@@ -112,7 +125,7 @@ def _float64_search(search: "Search", k: int, device: str, tile_rows: int) -> tu
             slack = 2 * guard(some, FLOAT64, float(tile.longest))
             values = tile.values.numpy(force=True)[:, : len(tile.ids)]
             query, row = _reaching(values, best[part, -1], slack, k)
-            similarity = _inner(some.queries[query].astype(np.float64), tile.rows[row][:, None])[:, 0]
+            similarity = _paired(some.queries, tile.rows, query, row)
             ids[part], best[part] = _merge(ids[part], best[part], query, tile.ids[row], similarity)
     return ids, best
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.errors import InputError
 from stages.index.vectors import Ids
 
 Floats = npt.NDArray[np.float64]
@@ -156,7 +157,7 @@ def nearest(search: Search, kept: int, device: str, tile_rows: int) -> tuple[Ids
     """The K best of every query by approximate similarity.
 
     → ids (Q, K), −1 where fewer rows are left; and what no other row's exact similarity exceeds (Q,), −inf where there
-    is no other row."""
+    is no other row. Raises InputError where a row is not finite: it would hide the others of its chunk."""
     arithmetic = fastest(search.queries, device)
     best = torch.full((len(search.queries), kept), -torch.inf, device=device)
     ids = torch.full(best.shape, -1, device=device)
@@ -165,6 +166,8 @@ def nearest(search: Search, kept: int, device: str, tile_rows: int) -> tuple[Ids
         for tile in products(search, arithmetic, device, tile_rows):
             best, ids = _better(best, ids, tile.values, torch.from_numpy(tile.ids).to(device))
             longest = torch.maximum(longest, tile.longest)
+    if not torch.isfinite(longest):
+        raise InputError(_not_finite(search, tile_rows))
     ids[best == -torch.inf] = -1
     return ids.numpy(force=True), best[:, -1].double().numpy(force=True) + guard(search, arithmetic, float(longest))
 
@@ -207,6 +210,15 @@ def _places(barred: Ids, ids: Ids) -> tuple[Tensor, Tensor]:
     columns = np.searchsorted(ids, inside[:, 0])
     there = ids[columns] == inside[:, 0]
     return torch.from_numpy(inside[there, 1]), torch.from_numpy(columns[there])
+
+
+def _not_finite(search: Search, tile_rows: int) -> str:
+    wrong = (ids[~np.isfinite(rows).all(axis=1)] for ids, rows in search.tiles(tile_rows))
+    first = next(ids[0] for ids in wrong if len(ids))
+    return (
+        f"row {first:,} of the {search.vectors.width} wide vectors that are searched holds values that are not finite; "
+        "make the stages embed and corpus again"
+    )
 
 
 @contextmanager

@@ -80,15 +80,34 @@ class Databases:
 def check(recipe: NeighborsRecipe, databases: Databases) -> None:
     """Raises InputError or RecipeError, with every fault that was found."""
     asking = CorpusReader(databases.corpus)
-    faults = [*_other_keys(databases), *_other_widths(asking, databases), *_other_models(databases)]
+    faults = [*_held_twice(databases), *_other_keys(databases)]
+    faults += [*_other_widths(asking, databases), *_other_models(databases)]
     faults += _missing_indexes(recipe, databases)
     if faults:
         raise InputError("\n".join(f"neighbors: {fault}" for fault in faults))
-    if recipe.k > databases.rows - 1:
+    itself = asking.identity in _held(databases)
+    if recipe.k > databases.rows - itself:
         raise RecipeError(
-            f"neighbors.k is {recipe.k:,}, and the databases hold {databases.rows:,} rows, of which a query may find "
-            f"one less: set neighbors.k ≤ {databases.rows - 1:,}, or name more databases"
+            f"neighbors.k is {recipe.k:,}, and of the {databases.rows:,} rows of the databases a query may find "
+            f"{databases.rows - itself:,}: set neighbors.k to no more, or name more databases"
         )
+
+
+def _held(databases: Databases) -> dict[str, str]:
+    """Identity of each corpus → a database that holds it."""
+    return {part.identity: database.root for database in databases.all for part in database.corpora}
+
+
+def _held_twice(databases: Databases) -> Iterator[str]:
+    holders: dict[str, str] = {}
+    for database in databases.all:
+        for part in database.corpora:
+            if part.identity in holders:
+                yield (
+                    f"{database.root} and {holders[part.identity]} hold the same corpus, so a query would find its "
+                    "pairs twice: name one of them"
+                )
+            holders[part.identity] = database.root
 
 
 def _other_keys(databases: Databases) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import InputError
 from stages.index import Database, Key, Retriever, best_first, cost_us, exact_search, exact_similarity
 from stages.neighbors.recipe import EngineName
 
@@ -39,11 +40,19 @@ class Engine(Protocol):
 
 
 class Exact:
-    def __init__(self, database: Database, key: Key) -> None:
-        self._vectors, self._alive = database.vectors(key), database.alive
+    """Raises InputError where the device is not there."""
+
+    def __init__(self, database: Database, key: Key, device: str) -> None:
+        import torch
+
+        if device != "cpu" and not torch.cuda.is_available():
+            raise InputError(
+                f"neighbors.device is {device}, but torch {torch.__version__} finds no GPU; set neighbors.device=cpu"
+            )
+        self._vectors, self._alive, self._device = database.vectors(key), database.alive, device
 
     def candidates(self, queries: Half, count: int) -> tuple[Ids, Floats]:
-        return exact_search(self._vectors, queries, count, alive=self._alive)
+        return exact_search(self._vectors, queries, count, alive=self._alive, device=self._device)
 
 
 class Indexed:

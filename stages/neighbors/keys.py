@@ -123,11 +123,13 @@ def comparable(caption: str) -> bytes:
 def consecutive(corpus: Whole, rows: int) -> Iterator[list[str]]:
     """Shards that follow each other, until they have as many rows."""
     names: list[str] = []
-    for name in corpus.shards:
+    taken = 0
+    for name, summary in corpus.shards.items():
         names.append(name)
-        if sum(corpus.shards[taken].rows_out for taken in names) >= rows:
+        taken += summary.rows_out
+        if taken >= rows:
             yield names
-            names = []
+            names, taken = [], 0
     if names:
         yield names
 

@@ -75,10 +75,11 @@ class Search:
 
     @classmethod
     def open(cls, databases: Databases, keys: Keys, recipe: NeighborsRecipe, engine: EngineName) -> "Search":
-        opened: list[Engine] = [
-            Exact(database, databases.key) if engine == "exact" else Indexed(database, recipe.first_count)
-            for database in databases.all
-        ]
+        opened: list[Engine] = (
+            [Exact(database, databases.key, recipe.device) for database in databases.all]
+            if engine == "exact"
+            else [Indexed(database, recipe.first_count) for database in databases.all]
+        )
         starts = np.cumsum([0, *(database.size for database in databases.all)])
         images = Vectors([corpus for database in databases.all for corpus in database.wholes], "image")
         return cls(opened, starts, keys, images, recipe)

@@ -7,9 +7,12 @@ Checks  of all rows: alignment, every neighbour listed (its row, pair id, captio
 Shares nothing with the code that made the files but the schemas and the commit protocol.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from pipeline.commits import Whole
+from pipeline.errors import InputError
 from stages.neighbors.verify.blocks import Block, read_blocks
 from stages.neighbors.verify.databases import Databases, SearchPlan, spans_of_corpus
 from stages.neighbors.verify.findings import Check, Findings, Recall
@@ -28,6 +31,7 @@ def verify(root: str, sample: int, seed: int, interleaved: str | None = None) ->
     """
     whole = Whole.open(root, "neighbors")
     plan = SearchPlan.of(whole)
+    _refuse_another(plan.corpus, whole.manifest.inputs)
     databases, corpus = Databases.open(plan), spans_of_corpus(plan.corpus)
     rows = sum(span.rows for span in corpus)
     drawn = np.random.default_rng(seed).choice(rows, min(sample, rows), replace=False)
@@ -46,6 +50,16 @@ def verify(root: str, sample: int, seed: int, interleaved: str | None = None) ->
             check_samples(samples.read(shard).table("samples", COLUMNS), corpus, databases, findings)
         findings.sampling += f"\nAll {samples.rows:,} five-pair samples were checked for leaks against all their pairs."
     return findings
+
+
+def _refuse_another(corpus: str, made_of: Mapping[str, str]) -> None:
+    """made_of: the inputs of the neighbours' manifest, and the identity of each."""
+    found, asked = Whole.open(corpus, "corpus").identity, made_of["corpus"]
+    if found != asked:
+        raise InputError(
+            f"{corpus}/corpus is not the one whose pairs asked: its identity was {asked[:12]} and is {found[:12]}. "
+            "Make the neighbours anew."
+        )
 
 
 def _told(plan: SearchPlan, databases: Databases, num_sampled: int, rows: int, seed: int) -> str:

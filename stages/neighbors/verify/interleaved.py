@@ -1,4 +1,5 @@
 """Five-pair samples: no neighbour of any of its pairs breaks a rule against any of them, for all five are targets.
+The rules are asked of a neighbour's row, so its pair id and caption, which a trainer reads, have to be that row's.
 
 Shapes: S samples, P pairs of all samples, n neighbours of all samples.
 """
@@ -13,7 +14,7 @@ import pyarrow.compute as pc
 from pipeline.errors import InputError
 from stages.neighbors.verify.databases import Databases, Span
 from stages.neighbors.verify.findings import LEAKS, Check, Findings
-from stages.neighbors.verify.rows import compare
+from stages.neighbors.verify.rows import check_told, compare
 from stages.neighbors.verify.rules import Integers, Vectors
 
 COLUMNS = ("pair_id", "supports", "neighbors")
@@ -39,10 +40,19 @@ def check_samples(samples: pa.Table, corpus: Sequence[Span], databases: Database
     known = np.flatnonzero(place >= 0)
     member, number = _every_pair(sample_of, sample[known])
     number = known[number]
+    is_query = np.diff(sample_of, prepend=-1) > 0
+    entries = pa.Table.from_struct_array(neighbors)
     for compared in compare(pairs, images, member, place[number], databases):
+        once = np.flatnonzero(is_query[member[compared.numbers]])
+        some = number[compared.numbers[once]]
+        check_told(entries.take(some), compared.others.take(once), partial(_nth, name, some), findings)
         tell = partial(_told, name, pair_ids, number[compared.numbers], member[compared.numbers])
         for rule, check in enumerate(LEAKS):
             findings.judge(check, compared.rule == rule, tell)
+
+
+def _nth(name: Callable[[int], str], number: Integers, row: int) -> str:
+    return name(int(number[row]))
 
 
 def _told(name: Callable[[int], str], pair_ids: pa.Array, number: Integers, member: Integers, row: int) -> str:

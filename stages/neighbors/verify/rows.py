@@ -92,12 +92,17 @@ def _check_neighbors(block: Block, listed: Listed, compared: Compared, findings:
         Check.SIMILARITY, said != exact, lambda number: f"{name(number)}: {said[number]} instead of {exact[number]}"
     )
     findings.judge(Check.ALIVE, ~compared.alive, name)
-    for check, column in ((Check.PAIR_IDS, "pair_id"), (Check.CAPTIONS, "caption")):
-        found, true = (table[column].combine_chunks() for table in (listed.entries, compared.others))
-        told = partial(_told, name, found, true)
-        findings.judge(check, pc.not_equal(found, true).to_numpy(zero_copy_only=False), told)
+    check_told(listed.entries, compared.others, name, findings)
     for rule, check in enumerate(LEAKS):
         findings.judge(check, compared.rule == rule, name)
+
+
+def check_told(entries: pa.Table, others: pa.Table, name: Callable[[int], str], findings: Findings) -> None:
+    """entries (m,) as listed, others (m,) the rows of the databases that they name."""
+    for check, column in ((Check.PAIR_IDS, "pair_id"), (Check.CAPTIONS, "caption")):
+        found, true = (table[column].combine_chunks() for table in (entries, others))
+        told = partial(_told, name, found, true)
+        findings.judge(check, pc.not_equal(found, true).to_numpy(zero_copy_only=False), told)
 
 
 def _told(name: Callable[[int], str], found: pa.Array, true: pa.Array, number: int) -> str:

@@ -1,5 +1,6 @@
 """Exact search equals sorting everything, with ties and exclusions; same images are found by every rule."""
 
+import tracemalloc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.commits import Whole
+from pipeline.errors import InputError
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
 from stages.index.exact import SPARE, Floats, best_first, exact_search, exact_similarity, float64_search
@@ -172,6 +174,29 @@ def test_one_image_five_thousand_times_is_answered_by_the_smallest_ids() -> None
         expected = np.sort(np.append(copies, 0) if 0 not in copies else copies)[:30]
         np.testing.assert_array_equal(ids, np.broadcast_to(expected, ids.shape))
         assert (similarity == similarity[:, :1]).all()
+
+
+def test_many_queries_of_one_image_that_is_there_many_times_take_little_memory() -> None:
+    matrix = unit(np.random.default_rng(6).standard_normal((600, 512)))
+    matrix[:500] = matrix[0]
+    tracemalloc.start()
+    exact_search(InMemory(matrix), matrix[:100], 30, device="cpu")
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 150e6  # 50,000 pairs of query and row, all equal, take 0.9 GB at once
+
+
+@pytest.mark.parametrize("place", [3, 2500])
+def test_a_vector_that_is_not_finite_is_refused_and_named(place: int) -> None:
+    matrix = unit(np.random.default_rng(0).standard_normal((4000, 16)))
+    rows = InMemory(matrix.copy())
+    rows.matrix[place, 5] = np.nan
+    with pytest.raises(InputError, match=f"row {place:,} of the 16 wide vectors that are searched holds values"):
+        exact_search(rows, matrix[:5], 10, device="cpu")
+    with pytest.raises(InputError, match="a query of an exact search holds values that are not finite"):
+        exact_search(InMemory(matrix), rows.matrix[: place + 1], 10, device="cpu")
+    alive = np.arange(4000) != place
+    assert (exact_search(rows, matrix[:5], 10, alive=alive, device="cpu")[0] >= 0).all()
 
 
 def test_the_fast_path_decides_nearly_all_queries_of_a_corpus_with_a_few_copies() -> None:

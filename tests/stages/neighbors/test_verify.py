@@ -2,9 +2,10 @@
 
 import copy
 import re
+import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from pipeline.executor import LocalExecutor
 from pipeline.recipe import Json
 from pipeline.run import Run
 from pipeline.schemas import NEIGHBORS
-from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
+from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.neighbors.verify import Check, Findings, verify
 from stages.neighbors.verify.databases import Databases, SearchPlan, spans_of_corpus
@@ -99,6 +100,11 @@ class Written(Stage[None]):
     files: Mapping[str, pa.Table]
     resolved: Mapping[str, Json]
     name, version = "neighbors", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        asking = self.resolved.get("corpus")
+        return [Input("corpus", Need.WHOLE, str(asking), "corpus")] if asking else []
 
     def settings(self) -> Mapping[str, Json]:
         return {}
@@ -547,6 +553,18 @@ def test_a_neighbor_that_is_a_leak_against_any_pair_of_its_sample_is_named(rule:
     assert findings.examples[Check[rule.upper()]] == [told] * 5
 
 
+@pytest.mark.parametrize(("column", "check"), [("caption", Check.CAPTIONS), ("pair_id", Check.PAIR_IDS)])
+def test_a_neighbor_of_a_sample_that_is_told_otherwise_than_its_row_is_named(
+    column: str, check: Check, world: World
+) -> None:
+    members = (0, 31, 62, 80, 4)
+    (sample,) = sampled(world, {members: clear_of(world, members)})
+    sample["neighbors"][2][0][column] = world.query.row(31)[column]
+    findings = interleaved(world, [sample])
+    assert faults(findings) == {check: 1}
+    assert f"{world.query.row(31)[column]} instead of" in str(findings)
+
+
 def test_a_sample_of_a_pair_that_the_corpus_has_not_is_refused(world: World) -> None:
     (sample,) = sampled(world, {(0, 1): world.candidates[50]})
     with pytest.raises(InputError, match=r"pair lost-1 of a sample is not in the corpus \(1 such"):
@@ -608,6 +626,19 @@ def test_another_corpus_than_the_searched_one_is_refused(world: World, tmp_path:
     resolved["databases"][0]["corpora"][0]["identity"] = "0" * 64
     root = finish(tmp_path, Written({}, resolved))
     with pytest.raises(InputError, match="is not the one that was searched: identity"):
+        verify(root, 0, 0)
+
+
+def test_another_corpus_than_the_one_that_asked_is_refused(world: World, tmp_path: Path) -> None:
+    asking = Mates(rows=30, source="asking", shards=1)
+    other = World(tmp_path, asking, [[TOY]])
+    root = other.write(tmp_path / "run", other.listings)
+    assert verify(root, 0, 0).exit_code == 0
+    made = Path(other.root_of(asking))
+    shutil.rmtree(made)
+    Whole.open.cache_clear()
+    finish(made, replace(asking, seed=8))
+    with pytest.raises(InputError, match="asking-5/corpus is not the one whose pairs asked"):
         verify(root, 0, 0)
 
 
