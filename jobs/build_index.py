@@ -10,6 +10,7 @@ from pydantic import model_validator
 from demo.encoder import TrainEncoder
 from demo.recipe import DemoRecipe, EncoderRecipe, demo_server
 from jobs.stats import show
+from pipeline.commits import Whole
 from pipeline.errors import RecipeError, reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
@@ -18,7 +19,7 @@ from pipeline.stage import Stage
 from stages.download import Download, DownloadRecipe
 from stages.embed import OWN, Embed, EmbedRecipe
 from stages.filter import FilterRecipe, filter_stages
-from stages.index import IndexRecipe, QueryEncoder, Retriever, index_stages
+from stages.index import IndexRecipe, QueryEncoder, Retriever, index_stages, refuse_below_floor
 from stages.ingest import Count, IngestRecipe, Rows, check_sources
 from stages.report import tables, write_report
 
@@ -69,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
         report = run.execute(executor)
     print(report)
     if report.exit_code == 0:
+        refuse_below_floor(Whole.open(recipe.root, "index_report"), recipe.index)
         say_what_was_made(recipe)
     return report.exit_code
 

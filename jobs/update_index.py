@@ -4,29 +4,21 @@
 import sys
 from collections.abc import Sequence
 from operator import itemgetter
-
-from pydantic import model_validator
+from typing import Any
 
 from pipeline.commits import Whole
-from pipeline.errors import reporting_errors
+from pipeline.errors import RecipeError, reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import Json, dump_recipe, load_recipe, recipe_arguments
 from pipeline.run import Run, RunRecipe, executor_for
+from pipeline.stage import Stage
 from pipeline.storage import absolute_root
-from stages.index import Database, IndexFile, IndexSettings, UpdateRecipe, update_stages
+from stages.index import Database, IndexFile, IndexSettings, UpdateRecipe, refuse_below_floor, update_stages
 
 
 class UpdateIndexRecipe(RunRecipe):
     update: UpdateRecipe
     index: IndexSettings = IndexSettings()
-
-    @model_validator(mode="after")
-    def _new_root(self) -> "UpdateIndexRecipe":
-        if absolute_root(self.root) in map(absolute_root, [self.update.index, *self.update.add]):
-            raise ValueError(
-                f"root {self.root!r} is one that the update reads, and roots are never edited: name a new one"
-            )
-        return self
 
 
 @reporting_errors
@@ -35,11 +27,23 @@ def main(argv: Sequence[str]) -> int:
     show_progress()
     recipe = load_recipe(UpdateIndexRecipe, given.recipe, given.overrides)
     stages = update_stages(recipe.update, recipe.index)
+    refuse_old_root(recipe, stages)
     report = Run(recipe.root, stages, recipe=dump_recipe(recipe)).execute(executor_for(recipe.engine, recipe.cpus))
     print(report)
     if report.exit_code == 0:
+        refuse_below_floor(Whole.open(recipe.root, "index_report"), recipe.index)
         say_what_changed(recipe)
     return report.exit_code
+
+
+def refuse_old_root(recipe: UpdateIndexRecipe, stages: Sequence[Stage[Any]]) -> None:
+    """The index that is updated may itself stand on parts in other roots."""
+    parts = {source.root for stage in stages for source in stage.inputs if source.root}
+    read = map(absolute_root, [recipe.update.index, *recipe.update.add, *parts])
+    if absolute_root(recipe.root) in read:
+        raise RecipeError(
+            f"root {recipe.root!r} is one that the update reads, and roots are never edited: name a new one"
+        )
 
 
 def say_what_changed(recipe: UpdateIndexRecipe) -> None:

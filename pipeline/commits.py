@@ -21,6 +21,7 @@ import pyarrow as pa
 from pydantic import ValidationError
 
 from pipeline.checksums import sha256_of_json
+from pipeline.disk import allow_many_open_files
 from pipeline.errors import InputError
 from pipeline.parquet import read_table
 from pipeline.recipe import Json, Section
@@ -220,7 +221,8 @@ class Committed:
             return read_table(file, columns)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
-        """Memory-mapped, read-only."""
+        """Memory-mapped, read-only. Each keeps its file open."""
+        allow_many_open_files()
         return cast(np.ndarray[Any, Any], np.load(self.path(name), mmap_mode="r", allow_pickle=False))
 
 

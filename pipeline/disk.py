@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pipeline.errors import PipelineError, StorageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LEFT_BY_A_FULL_DISK = 2**20  # bytes
+MANY_OPEN_FILES = 65_536  # as many files as Linux lets a process map
 
 
 def files_below(folder: Path, above: str = "") -> Iterator[tuple[str, int]]:
@@ -62,3 +64,12 @@ def alone(lock: Path) -> Iterator[None]:
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def allow_many_open_files() -> None:
+    """Raise this process' own limit, commonly 1,024, as far as the system lets it: a corpus of 10 million pairs has as
+    many shards. (Ray does so where it starts itself, but not in a process that only searches.)"""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MANY_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_OPEN_FILES)
+    if soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -21,6 +21,7 @@ from ray import exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.credentials import redact
+from pipeline.disk import alone
 from pipeline.errors import RecipeError
 from pipeline.object_store import CACHE_DIR
 from pipeline.ray_executor import connect
@@ -60,12 +61,18 @@ def python_with(packages: Sequence[str]) -> Path:
     made = ENVIRONMENTS / hashlib.sha256(repr((sys.base_prefix, sys.version, *packages)).encode()).hexdigest()[:16]
     if not made.exists():
         ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=ENVIRONMENTS) as folder:
-            new = Path(folder) / "new"
-            _run(sys.executable, "-m", "venv", new)
-            _run(new / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
-            new.rename(made)
+        with alone(made.with_suffix(".lock")):
+            if not made.exists():
+                _make_environment(made, packages)
     return made / "bin" / "python"
+
+
+def _make_environment(made: Path, packages: Sequence[str]) -> None:
+    with TemporaryDirectory(dir=ENVIRONMENTS) as folder:
+        new = Path(folder) / "new"
+        _run(sys.executable, "-m", "venv", new)
+        _run(new / "bin" / "python", "-m", "pip", "install", "--quiet", *packages)
+        new.rename(made)
 
 
 def _run(*command: str | Path) -> None:

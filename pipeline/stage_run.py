@@ -65,9 +65,18 @@ class StageRun:
         parts, taken, plan = self._parts(), self.folder.taken(), self.folder.plan()
         if parts:
             self._compare(parts, taken, plan)
+        elif plan and not taken:
+            self._compare_known(plan)
         if taken or self.folder.manifest():
             self.whole = Whole.open(self.folder.root, self.name)
         self._planned = plan.fingerprint if plan else None
+
+    def _compare_known(self, plan: StagePlan) -> None:
+        """All but the inputs that are not there yet: else stages before this one would be made, and it be refused."""
+        pins = self._pins()
+        known = {key: pin for key, pin in pins.items() if pin is not None}
+        made = {key: pin for key, pin in plan.parts["inputs"].items() if key in known or key not in pins}
+        refuse_other(self.folder.root, self.name, {**plan.parts, "inputs": made}, parts_of(self.stage, known))
 
     def _compare(self, parts: dict[str, Any], taken: Taken | None, plan: StagePlan | None) -> None:
         if taken and taken.wanted != fingerprint_of(parts):
@@ -88,9 +97,12 @@ class StageRun:
 
     def _parts(self) -> dict[str, Any] | None:
         """What the fingerprint is made of, or None where it cannot be said of an input yet."""
-        inputs = {source.key: self._pin(source) for source in self.stage.inputs}
+        inputs = self._pins()
         pins = {key: pin for key, pin in inputs.items() if pin is not None}
         return parts_of(self.stage, pins) if len(pins) == len(inputs) else None
+
+    def _pins(self) -> dict[str, str | None]:
+        return {source.key: self._pin(source) for source in self.stage.inputs}
 
     def _pin(self, source: Input) -> str | None:
         """What the fingerprint says of an input, or None where it cannot be said yet."""

@@ -13,7 +13,7 @@ from pipeline.stage import Stage
 from stages.index.add import IndexAdd
 from stages.index.database import Database
 from stages.index.exact import best_first, exact_search, exact_similarity
-from stages.index.gate import IndexGate
+from stages.index.gate import IndexGate, refuse_below_floor
 from stages.index.index_file import IndexFile
 from stages.index.query_encoder import QueryEncoder
 from stages.index.recall import cost_us
@@ -41,6 +41,7 @@ __all__ = [
     "exact_search",
     "exact_similarity",
     "index_stages",
+    "refuse_below_floor",
     "update_stages",
 ]
 

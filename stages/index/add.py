@@ -23,7 +23,7 @@ from stages.index.entries import Codes
 from stages.index.faiss_index import before_lists, inverted_file
 from stages.index.recipe import IndexRecipe
 from stages.index.train import finite, on_gpus, read_template
-from stages.index.vectors import Half, Vectors
+from stages.index.vectors import Half, Ids, Vectors
 
 Lists = npt.NDArray[np.int32]
 EXACT_LISTS = 16_384  # up to as many, comparing with every centroid is faster than asking a graph of them
@@ -73,7 +73,8 @@ class IndexAdd(Stage[None]):
         _check_row_ids([corpus.read(name) for name in names], task.params["first_row"])
         first, parts = task.params["first_id"], []
         for start, block in Vectors([corpus], self.recipe.key, names).blocks():
-            parts.append((*encoder.encode(block), np.arange(first + start, first + start + len(block))))
+            ids = np.arange(first + start, first + start + len(block))
+            parts.append((*encoder.encode(block, ids), ids))
         lists, codes, ids = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         order = np.argsort(lists, kind="stable")
         out.array("lists", "lists_{stem}.npy", lists[order])
@@ -99,8 +100,9 @@ class Encoder:
         flat.add(ivf.quantizer.reconstruct_n(0, ivf.nlist))
         return cls(index, on_gpus(flat))
 
-    def encode(self, vectors: Half) -> tuple[Lists, Codes]:
-        """vectors (n, D) → list numbers (n,) and codes (n, code size), the bytes that `add` would append to the lists.
+    def encode(self, vectors: Half, ids: Ids) -> tuple[Lists, Codes]:
+        """vectors (n, D) and their ids (n,) → list numbers (n,) and codes (n, code size), the bytes that `add` would
+        append to the lists.
 
         (`add_core` is no substitute: on some index types it corrupts the lists without an error.) Raises InputError
         where a value is not finite.
@@ -108,7 +110,7 @@ class Encoder:
         import faiss
 
         ivf = inverted_file(self.index)
-        wide = np.ascontiguousarray(before_lists(self.index, finite(vectors)))
+        wide = np.ascontiguousarray(before_lists(self.index, finite(vectors, ids)))
         lists = np.ascontiguousarray(self.quantizer.search(wide, 1)[1][:, 0])
         codes = np.empty((len(wide), ivf.code_size), np.uint8)
         ivf.encode_vectors(len(wide), faiss.swig_ptr(wide), faiss.swig_ptr(lists), faiss.swig_ptr(codes))

@@ -100,5 +100,8 @@ def _lines(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"update.delete: {path} is no text file that can be read: {error}") from None
+        raise RecipeError(
+            f"update.delete: {path} is no text file that can be read: {error}. Pair ids themselves stand in brackets: "
+            "update.delete='[cc3m-0000000042]'"
+        ) from None
     return [line for line in map(str.strip, lines) if line and not line.startswith("#")]

@@ -21,6 +21,9 @@ class Entries(Protocol):
     def entries(self, number: int) -> tuple[Codes, Ids]:
         """Of a list: codes (n, code size) and ids (n,), in order of id."""
 
+    def ids(self, number: int) -> Ids:
+        """(n,) of a list, in order."""
+
     def sizes(self) -> Ids:
         """(nlist,) entries of each list."""
 
@@ -42,9 +45,14 @@ class AddedLists:
         return self.shard.array("codes"), self.shard.array("ids")
 
     def entries(self, number: int) -> tuple[Codes, Ids]:
-        here = slice(self._bounds[number], self._bounds[number + 1])
         codes, ids = self._arrays
-        return codes[here], ids[here]
+        return codes[self._rows(number)], ids[self._rows(number)]
+
+    def ids(self, number: int) -> Ids:
+        return self._arrays[1][self._rows(number)]
+
+    def _rows(self, number: int) -> slice:
+        return slice(self._bounds[number], self._bounds[number + 1])
 
     def sizes(self) -> Ids:
         sizes: Ids = np.diff(self._bounds)
@@ -65,6 +73,10 @@ class Merged:
         kept = self.alive[ids]
         return codes[kept], ids[kept]
 
+    def ids(self, number: int) -> Ids:
+        ids = np.concatenate([source.ids(number) for source in self.sources])
+        return ids if self.alive is None else ids[self.alive[ids]]
+
     def sizes(self) -> Ids:
         total: Ids = np.sum([source.sizes() for source in self.sources], axis=0)
-        return total if self.alive is None else np.array([len(self.entries(n)[1]) for n in range(len(total))])
+        return total if self.alive is None else np.array([len(self.ids(number)) for number in range(len(total))])

@@ -17,7 +17,7 @@ from typing import Any
 
 from pipeline.errors import RecipeError
 from pipeline.recipe import Json
-from stages.index.faiss_index import empty_index, inverted_file
+from stages.index.faiss_index import empty_index, inverted_file, transforms
 from stages.index.recipe import IndexRecipe
 from stages.index.size import GIB, index_bytes
 
@@ -25,6 +25,7 @@ PER_CENTROID = 39
 ENOUGH_PER_LIST, ENOUGH_FOR_CODES = 64, 65_536  # training vectors beyond which nothing is gained; FAISS draws 256·256
 MANY_ROWS, COMPARED_LISTS = 10_000_000, 8192
 QUERY_SHARE = 10
+HALF_BYTES, FLOAT_BYTES, TRAINING_GIB = 2, 4, 0.5
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,9 @@ def choose(recipe: IndexRecipe, rows: int, width: int) -> Choice:
     if recipe.factory != "autofaiss":  # which does not count centroids
         _check_memory(recipe, [factory], rows, width)
     enough = max(ENOUGH_PER_LIST * nlist, ENOUGH_FOR_CODES)
-    return Choice(factory, nlist, queries, trainable if recipe.train_sample else min(trainable, enough))
+    sample = trainable if recipe.train_sample else min(trainable, enough)
+    _check_training(recipe, factory, sample, width)
+    return Choice(factory, nlist, queries, sample)
 
 
 def _factory(recipe: IndexRecipe, rows: int, width: int, trainable: int) -> str:
@@ -101,6 +104,18 @@ def _check_memory(recipe: IndexRecipe, factories: list[str], rows: int, width: i
             "written."
         )
     return fitting[0]
+
+
+def _check_training(recipe: IndexRecipe, factory: str, sample: int, width: int) -> None:
+    """As stored, widened, and once more where a rotation comes before the lists."""
+    copies = HALF_BYTES + FLOAT_BYTES * (2 if transforms(empty_index(factory, width)) else 1)
+    needed = sample * width * copies / GIB + TRAINING_GIB
+    if needed > recipe.train_memory_gib:
+        raise RecipeError(
+            f"index: training {factory} on {sample:,} vectors {width} wide takes {needed:.1f} GiB, and "
+            f"index.train_memory_gib is {recipe.train_memory_gib:g}. Raise it, or set index.train_sample to fewer "
+            "vectors. Nothing was written."
+        )
 
 
 def _untrainable(recipe: IndexRecipe, factory: str, index: Any, found: int) -> Iterator[str]:

@@ -55,15 +55,25 @@ def fingerprint(index: Any) -> str:
 
     ivf = inverted_file(index)
     trained = [ivf.quantizer.reconstruct_n(0, ivf.nlist)]
-    trained += [faiss.vector_to_array(transform.A) for transform in transforms(index) if hasattr(transform, "A")]
+    trained += map(_serialized, transforms(index))
     if isinstance(ivf, faiss.IndexIVFPQ):
         trained.append(faiss.vector_to_array(ivf.pq.centroids))
+    if isinstance(ivf, faiss.IndexIVFAdditiveQuantizer):
+        trained.append(faiss.vector_to_array(ivf.aq.codebooks))
     if isinstance(ivf, faiss.IndexIVFScalarQuantizer):
         trained.append(faiss.vector_to_array(ivf.sq.trained))
     digest = hashlib.sha256()
     for array in trained:
         digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _serialized(transform: Any) -> Any:
+    import faiss
+
+    writer: Any = faiss.VectorIOWriter()
+    faiss.write_VectorTransform(transform, writer)
+    return faiss.vector_to_array(writer.data)
 
 
 def _why_not_served(index: Any) -> str | None:
@@ -75,6 +85,10 @@ def _why_not_served(index: Any) -> str | None:
         return f"{kind} is no inverted file; write [transform,]IVF…,code (stored vectors re-rank the results anyway)"
     if inner.metric_type != faiss.METRIC_INNER_PRODUCT:
         return f"{kind} does not compare by inner product; write another code such as PQ64"
+    if not inner.nlist:
+        return "it has no list; write IVF and a number of at least 1"
+    if isinstance(faiss.downcast_index(inner.quantizer), faiss.IndexIVF):
+        return "its centroids lie in an inverted file, from which FAISS cannot read them back; write IVF4096_HNSW32"
     lists: Any = inner.invlists
     if type(faiss.downcast_InvertedLists(lists)) is not faiss.ArrayInvertedLists:
         return f"{kind} packs its codes in blocks, which cannot be memory-mapped; write it without `fs` or `Panorama`"

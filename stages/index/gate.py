@@ -7,13 +7,14 @@ Writes  index: index.json (IndexFile)
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pipeline.commits import Whole
 from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.index.index_file import IndexFile
 from stages.index.parts import Parts, Wholes, described
-from stages.index.recipe import IndexRecipe
+from stages.index.recipe import IndexRecipe, IndexSettings
 from stages.index.report import Tuned
 from stages.index.train import ONLY
 from stages.index.tuning import TUNED_K
@@ -37,14 +38,13 @@ class IndexGate(Stage[None]):
         return {}
 
     def conditions(self) -> Mapping[str, Json]:
-        """The floor decides whether there is a result, and no byte of it: it may be lowered on the same root."""
+        """The floor decides whether there is a result, and no byte of it: it may be lowered on the same root. Raised,
+        it asks nothing of a stage that is finished or taken from a base: jobs call refuse_below_floor."""
         return self.recipe.model_dump(include={"min_recall", "gated"})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         whole: Wholes = {source.key: task.whole(source.key) for source in self.inputs}
-        with whole[REPORT].read(ONLY).open("tuned") as file:
-            tuned = Tuned.model_validate_json(file.read())
-        self._refuse_below_floor(tuned, f"{whole[REPORT].folder.root}/{REPORT}")
+        tuned = refuse_below_floor(whole[REPORT], self.recipe)
         train = whole[self.parts.template.key]
         index = IndexFile(
             factory=tuned.factory,
@@ -64,18 +64,23 @@ class IndexGate(Stage[None]):
         metrics = {f"{direction}_recall": point["recall"] for direction, point in tuned.chosen.items()}
         return Counts(tuned.rows, tuned.rows, metrics)
 
-    def _refuse_below_floor(self, tuned: Tuned, where: str) -> None:
-        floor = self.recipe.min_recall
-        for direction in self.recipe.gated:
-            point = tuned.chosen[direction]
-            if floor is not None and point["recall"] < floor:
-                raise ShardFailed(
-                    f"index: recall@{TUNED_K} of {tuned.queries:,} {direction} queries is at best "
-                    f"{point['recall']:.4f} ({point['low']:.3f} to {point['high']:.3f}), at nprobe {point['nprobe']} "
-                    f"(at most {tuned.most_probes}) and depth {point['depth']}, below index.min_recall {floor}; "
-                    f"coverage there is {point['coverage']:.4f}. {_knob(point)}, or lower index.min_recall (null: no "
-                    f"floor). All that was measured stands in {where}."
-                )
+
+def refuse_below_floor(report: Whole, settings: IndexSettings) -> Tuned:
+    """What index_report measured. Raises ShardFailed where it is not enough."""
+    with report.read(ONLY).open("tuned") as file:
+        tuned = Tuned.model_validate_json(file.read())
+    floor = settings.min_recall
+    for direction in settings.gated:
+        point = tuned.chosen[direction]
+        if floor is not None and point["recall"] < floor:
+            raise ShardFailed(
+                f"index: recall@{TUNED_K} of {tuned.queries:,} {direction} queries is at best "
+                f"{point['recall']:.4f} ({point['low']:.3f} to {point['high']:.3f}), at nprobe {point['nprobe']} "
+                f"(at most {tuned.most_probes}) and depth {point['depth']}, below index.min_recall {floor}; "
+                f"coverage there is {point['coverage']:.4f}. {_knob(point)}, or lower index.min_recall (null: no "
+                f"floor). All that was measured stands in {report.folder.root}/{REPORT}."
+            )
+    return tuned
 
 
 def _knob(point: Mapping[str, Json]) -> str:

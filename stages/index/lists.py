@@ -1,4 +1,4 @@
-"""Which inverted list every row lies in, read from the files that are searched, and in what order queries probe them.
+"""Which inverted list every row lies in, read from the files that are searched, and what queries reach of them.
 
 Shapes: N ids, Q queries, D width, K neighbours.
 """
@@ -10,12 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
-from stages.index.exact import Floats
 from stages.index.faiss_index import fingerprint, inverted_file
 from stages.index.serving import Scores, Serving
 from stages.index.vectors import Ids
 
-BLOCK = 64  # queries whose probe orders are held at once
 MOST_PROBES = 1024  # lists that a query may probe
 
 
@@ -49,7 +47,7 @@ class Lists:
                     f"{held.first_list} to {held.end_list - 1}; remove the stage `index` and build it again"
                 )
             for number in filled:
-                _, ids = shard.entries(int(number))
+                ids = shard.ids(int(number))
                 if ids.min() < 0 or ids.max() >= size or (numbers[ids] >= 0).any() or len(np.unique(ids)) < len(ids):
                     raise InputError(
                         f"index: list {number} of serving shard {held.shard} holds ids that are not its own"
@@ -63,20 +61,15 @@ class Lists:
     def most_probes(self) -> int:
         return min(len(self.sizes), MOST_PROBES)
 
-    def probe(self, queries: Scores, neighbors: Ids) -> tuple[Ids, Floats]:
-        """queries (Q, D), neighbors (Q, K) → as which one each neighbour's list is probed (Q, K), most_probes where it
-        never is, and the codes in the first 1, 2, … most_probes lists, averaged over the queries."""
-        most = self.most_probes
-        places, scanned = np.empty_like(neighbors), np.zeros(most)
-        sizes = np.append(self.sizes, 0)  # a graph of centroids may leave some out: its −1 is the list after the last
-        for first in range(0, len(queries), BLOCK):
-            some = slice(first, first + BLOCK)
-            order = self.serving.probe(queries[some], most).lists
-            place = np.full((len(order), len(sizes)), most)
-            np.put_along_axis(place, order, np.arange(most)[None], axis=1)
-            places[some] = np.take_along_axis(place, self.numbers[neighbors[some]].astype(np.int64), axis=1)
-            scanned += np.cumsum(sizes[order], axis=1).sum(axis=0)
-        return places, scanned / len(queries)
+    def covered(self, queries: Scores, neighbors: Ids, nprobe: int) -> tuple[npt.NDArray[np.bool_], float]:
+        """queries (Q, D), neighbors (Q, K) → which neighbours lie in the lists that their query probes (Q, K), and the
+        codes that a query scans, on average."""
+        lists = self.serving.probe(queries, nprobe).lists
+        probed = np.zeros((len(queries), len(self.sizes) + 1), np.bool_)  # the last: a graph's −1, and rows in no list
+        np.put_along_axis(probed, lists, values=True, axis=1)
+        probed[:, -1] = False
+        inside: npt.NDArray[np.bool_] = np.take_along_axis(probed, self.numbers[neighbors].astype(np.int64), axis=1)
+        return inside, float(self.sizes[lists[lists >= 0]].sum() / len(queries))
 
 
 def _check_complete(numbers: npt.NDArray[np.int32], alive: npt.NDArray[np.bool_] | None) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import ValidationError
 
-from pipeline.commits import Whole, resolve_folder
+from pipeline.commits import StageFolder, Whole, resolve_folder
 from pipeline.errors import InputError
 from pipeline.storage import open_store
 from stages.embed import OWN, Embed, EmbedRecipe, open_towers
@@ -28,13 +28,12 @@ class QueryEncoder:
     def of(cls, database: Database) -> "QueryEncoder":
         """The model that the recipe beside the corpus' embeddings names, on this machine's best device.
 
-        Raises InputError where the recipe or the weights are not there.
+        Raises InputError where the recipe or the weights are not there, or are not those of the embeddings.
         """
         import torch
 
-        root = resolve_folder(
-            database.readers[0].roots[0], Embed.name
-        ).root  # the run that made the vectors, and its model
+        folder = resolve_folder(database.readers[0].roots[0], Embed.name)  # of the run that made the vectors
+        root = folder.root
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
             recipe = yaml.safe_load(open_store(root).read("recipe.yaml"))
@@ -43,6 +42,7 @@ class QueryEncoder:
             raise InputError(f"{root}/recipe.yaml is missing, and it says which model embeds queries") from None
         except ValidationError as error:
             raise InputError(f"{root}/recipe.yaml names no model that is here: {error}") from None
+        _refuse_other_model(folder, embed)
         return cls(open_towers(embed, Whole.open(root, OWN) if embed.model == OWN else None))
 
     def texts(self, texts: Sequence[str]) -> Scores:
@@ -68,3 +68,15 @@ class QueryEncoder:
                 return np.array(self.towers.fitter()(ImageOps.exif_transpose(picture)))
         except (OSError, Image.DecompressionBombError) as error:
             raise InputError(f"{path} is not a picture that can be read: {error}") from None
+
+
+def _refuse_other_model(embedded: StageFolder, embed: EmbedRecipe) -> None:
+    """A recipe may have been written over, and a file of weights too."""
+    plan, asked = embedded.plan(), Embed(embed).settings()
+    made = plan.parts["settings"] if plan else asked
+    for name in ("model", "weights"):
+        if made.get(name) != asked.get(name):
+            raise InputError(
+                f"{embedded.root}/recipe.yaml says that {name} of embed is {asked.get(name)!r}, but the vectors there "
+                f"were made by {made.get(name)!r}, and queries by another cannot be compared with them. Restore it"
+            )

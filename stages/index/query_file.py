@@ -49,10 +49,11 @@ def read_queries(path: Path, width: int) -> Iterator[Queries]:
 
 def _npy_blocks(path: Path, width: int) -> Iterator[Block]:
     try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+        vectors = np.lib.format.open_memmap(path, mode="r")  # np.load takes other formats by the same name too
     except ValueError as error:
         raise InputError(f"{path} is no .npy file of numbers: {error}") from None
-    if vectors.ndim != 2 or vectors.shape[1] != width or not np.issubdtype(vectors.dtype, np.floating):
+    floats = vectors.dtype.kind == "f" and vectors.dtype.itemsize <= 8
+    if vectors.ndim != 2 or vectors.shape[1] != width or not floats:
         raise InputError(
             f"{path} holds {vectors.dtype} of shape {vectors.shape}, and should hold floats of shape (n, {width})"
         )

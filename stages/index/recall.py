@@ -18,10 +18,11 @@ import numpy.typing as npt
 from pipeline.errors import InputError
 from stages.index.exact import Floats, exact_search, exact_similarity
 from stages.index.lists import Lists
-from stages.index.serving import Scores, Serving, candidates
+from stages.index.serving import Scores, candidates
 from stages.index.vectors import Direction, Half, Ids, Vectors
 
 KS = (1, 2, 4, 10)
+BLOCK = 64  # queries searched at once: an image that 100,000 rows show makes as many candidates of each of them
 KNOWN = 64  # exact neighbours that are remembered of a query
 DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 CODE_US, RERANKED_US = 0.02, 2.0
@@ -39,11 +40,6 @@ class Queries:
     excluded: Sequence[Ids]
     neighbors: Ids  # (Q, K) exact; −1 where there are no more
     similarity: Floats  # (Q, K) of these; −inf where there are no more
-    list_places: Ids  # (Q, K): as which one the list of each neighbour is probed
-    scanned: Floats  # (most probes,) codes in the first 1, 2, … probed lists, averaged over the queries
-
-    def coverage(self, k: int, nprobe: int) -> float:
-        return float((self.list_places[:, :k] < nprobe)[self.similarity[:, :k] > -np.inf].mean())
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,6 @@ def prepare(
     asked: Mapping[Direction, Half],
     vectors: Vectors,
     same: Sequence[Ids],
-    lists: Lists,
     alive: npt.NDArray[np.bool_] | None,
 ) -> list[Queries]:
     """asked: by direction, the images or the captions (Q, D) of the held-out rows. All are compared with every vector
@@ -81,19 +76,33 @@ def prepare(
         here = np.arange(number * len(same), (number + 1) * len(same))
         here = here[similarity[here, 0] > -np.inf]
         if not here.size:
-            raise InputError("index: recall cannot be measured, for the whole corpus shows one image; add sources")
+            raise InputError(
+                f"index: recall cannot be measured: no other image is left for any of {len(same):,} queries to find. "
+                "Add sources, or delete less"
+            )
         excluded = [same[query % len(same)] for query in here]
-        probed = lists.probe(everything[here], neighbors[here])
-        found.append(Queries(direction, everything[here], excluded, neighbors[here], similarity[here], *probed))
+        found.append(Queries(direction, everything[here], excluded, neighbors[here], similarity[here]))
     return found
 
 
-def measure(queries: Queries, serving: Serving, vectors: Vectors, nprobe: int) -> list[Point]:
+def measure(queries: Queries, lists: Lists, vectors: Vectors, nprobe: int) -> list[Point]:
     """Recall at every k and depth, from one search as deep as the deepest."""
-    ids, _ = candidates(serving, queries.vectors, max(DEPTHS), nprobe, queries.excluded)
-    similarity = remembered(queries, vectors, ids)
-    depths: list[int | None] = [None, *DEPTHS]
-    return [_point(queries, similarity, k, nprobe, depth) for k in KS for depth in depths]
+    blocks = [slice(first, first + BLOCK) for first in range(0, len(queries.vectors), BLOCK)]
+    found = [
+        candidates(lists.serving, queries.vectors[some], max(DEPTHS), nprobe, queries.excluded[some])[0]
+        for some in blocks
+    ]
+    similarity = remembered(queries, vectors, np.concatenate(found))
+    inside, scanned = lists.covered(queries.vectors, queries.neighbors, nprobe)
+    there = queries.similarity > -np.inf
+    points = []
+    for k in KS:
+        coverage = float(inside[:, :k][there[:, :k]].mean())
+        for depth in (None, *DEPTHS):
+            recall = float(recall_of_each(similarity[:, : depth or k], queries.similarity, k).mean())
+            bounds, cost = interval(recall, len(similarity)), cost_us(scanned, depth or 0)
+            points.append(Point(queries.direction, k, nprobe, depth, recall, *bounds, coverage, scanned, cost))
+    return points
 
 
 def remembered(queries: Queries, vectors: Vectors, ids: Ids) -> Floats:
@@ -138,19 +147,3 @@ def interval(recall: float, num: int) -> tuple[float, float]:
 
 def cost_us(codes_scanned: float, depth: int) -> float:
     return CODE_US * codes_scanned + RERANKED_US * depth
-
-
-def _point(queries: Queries, similarity: Floats, k: int, nprobe: int, depth: int | None) -> Point:
-    recall = float(recall_of_each(similarity[:, : depth or k], queries.similarity, k).mean())
-    scanned = float(queries.scanned[nprobe - 1])
-    return Point(
-        queries.direction,
-        k,
-        nprobe,
-        depth,
-        recall,
-        *interval(recall, len(similarity)),
-        queries.coverage(k, nprobe),
-        scanned,
-        cost_us(scanned, depth or 0),
-    )

@@ -67,9 +67,9 @@ class IndexReport(Stage[None]):
         serving = self.parts.opened(whole)
         template = read_template(whole[self.parts.template.key])
         lists = Lists.read(template, serving, vectors.rows, alive)
-        queries = self._queries(whole, vectors, lists, alive)
+        queries = self._queries(whole, vectors, alive)
         points, chosen = tune(
-            lambda nprobe: [point for asked in queries for point in measure(asked, serving, vectors, nprobe)],
+            lambda nprobe: [point for asked in queries for point in measure(asked, lists, vectors, nprobe)],
             lists.most_probes,
             self.recipe.target_recall,
         )
@@ -89,9 +89,7 @@ class IndexReport(Stage[None]):
         save_plot(points, [*chosen.values()], self.recipe.target_recall, out.file("plot", "report_{stem}.png"))
         return Counts(tuned.rows, tuned.rows)
 
-    def _queries(
-        self, whole: Wholes, vectors: Vectors, lists: Lists, alive: npt.NDArray[np.bool_] | None
-    ) -> list[Queries]:
+    def _queries(self, whole: Wholes, vectors: Vectors, alive: npt.NDArray[np.bool_] | None) -> list[Queries]:
         """By the images, and by the captions, of rows that were kept out of the training sample."""
         from stages.index.same_image import same_image_rows  # with it comes polars
 
@@ -100,7 +98,7 @@ class IndexReport(Stage[None]):
         images, captions = self.parts.vectors(whole, "image"), self.parts.vectors(whole, "text")
         same = same_image_rows([whole[source.key] for source in self.parts.corpora], images, held_out)
         asked: dict[Direction, Half] = {"image": images.gather(held_out), "text": captions.gather(held_out)}
-        return prepare(asked, vectors, same, lists, alive)
+        return prepare(asked, vectors, same, alive)
 
 
 def draw_queries(rows: int, sample: Ids, alive: npt.NDArray[np.bool_] | None, wanted: int, seed: int) -> Ids:

@@ -19,12 +19,14 @@ from pipeline.writer import ShardWriter, Task
 from stages.index.database import read_alive
 from stages.index.entries import AddedLists, Codes, Entries, Merged
 from stages.index.faiss_index import inverted_file
+from stages.index.parts import ranges_of
 from stages.index.recipe import IndexRecipe
 from stages.index.serving import ServedLists
+from stages.index.size import ID_BYTES, shards_for
 from stages.index.train import read_template
 from stages.index.vectors import Ids
 
-VECTORS_PER_SERVING_SHARD = 64_000_000  # 5 GB at 80 bytes a vector; each shard repeats the centroids
+ALL_LISTS = range(2**31)
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class IndexServe(Stage[None]):
         return self.recipe.model_dump(include={"serving_shards"})
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        sizes = self._entries(whole).sizes()
-        wanted = self.recipe.serving_shards or max(-(-int(sizes.sum()) // VECTORS_PER_SERVING_SHARD), 1)
+        sizes = self._entries(whole, ALL_LISTS).sizes()
+        each = inverted_file(read_template(whole[self.template.key])).code_size + ID_BYTES
+        wanted = self.recipe.serving_shards or shards_for(int(sizes.sum()) * each)
         if wanted > len(sizes):
             raise RecipeError(
                 f"index.serving_shards is {wanted}, but there are {len(sizes)} lists. Nothing was written."
@@ -63,7 +66,7 @@ class IndexServe(Stage[None]):
 
         first, end, rows = (task.params[name] for name in ("first_list", "end_list", "rows"))
         whole = {source.key: task.whole(source.key) for source in self.inputs}
-        index, entries = read_template(whole[self.template.key]), self._entries(whole)
+        index, entries = read_template(whole[self.template.key]), self._entries(whole, range(first, end))
         ivf = inverted_file(index)
         for number in range(first, end):
             _fill(ivf.invlists, number, *entries.entries(number))
@@ -75,11 +78,15 @@ class IndexServe(Stage[None]):
         faiss.write_index(index, str(out.file("serving", "shards/{stem}.faiss")))
         return Counts(rows, rows)
 
-    def _entries(self, whole: Mapping[str, Whole]) -> Merged:
+    def _entries(self, whole: Mapping[str, Whole], lists: range) -> Merged:
+        """Of the serving shards that are merged, those that hold some of the lists."""
         nlist = whole[self.template.key].plan().resolved["nlist"]
         parts = [whole[source.key] for source in self.merged]
         sources: list[Entries] = [
-            ServedLists.open(part.read(shard).path("serving")) for part in parts for shard in part.shards
+            ServedLists.open(part.read(held.shard).path("serving"))
+            for part in parts
+            for held in ranges_of(part)
+            if held.first_list < lists.stop and lists.start < held.end_list
         ]
         if self.added:
             added = whole[self.added.key]

@@ -22,10 +22,7 @@ from stages.index.vectors import Ids
 
 Scores = npt.NDArray[np.float32]
 Found = tuple[Ids, Scores]
-GRAPH_EFFORT, LEAST_EFFORT = (
-    2,
-    64,
-)  # of a graph of centroids: as many times the lists probed are looked at, and at least
+LOOKED_AT, LEAST = 2, 64  # centroids of a graph: as many times the lists probed, and no fewer
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class ServedLists:
         vectors = np.ascontiguousarray(before_lists(self.index, queries), np.float32)
         params = None
         if isinstance(faiss.downcast_index(ivf.quantizer), faiss.IndexHNSW):
-            params = faiss.SearchParametersHNSW(efSearch=max(GRAPH_EFFORT * count, LEAST_EFFORT))
+            params = faiss.SearchParametersHNSW(efSearch=max(LOOKED_AT * count, LEAST))
         similarity, lists = ivf.quantizer.search(vectors, count, params=params)
         return Probe(vectors, lists, similarity)
 
@@ -97,12 +94,19 @@ class ServedLists:
         """codes (n, code size) and ids (n,) of a list, as they lie in the file."""
         import faiss
 
+        lists, ids = self.inverted.invlists, self.ids(number)
+        if not ids.size:
+            return np.empty((0, lists.code_size), np.uint8), ids
+        codes = faiss.rev_swig_ptr(lists.get_codes(number), ids.size * lists.code_size)
+        return codes.reshape(ids.size, lists.code_size), ids
+
+    def ids(self, number: int) -> Ids:
+        import faiss
+
         lists = self.inverted.invlists
         size = lists.list_size(number)
-        if not size:
-            return np.empty((0, lists.code_size), np.uint8), np.empty(0, np.int64)
-        codes = faiss.rev_swig_ptr(lists.get_codes(number), size * lists.code_size)
-        return codes.reshape(size, lists.code_size), faiss.rev_swig_ptr(lists.get_ids(number), size)
+        ids: Ids = faiss.rev_swig_ptr(lists.get_ids(number), size) if size else np.empty(0, np.int64)
+        return ids
 
     def sizes(self) -> Ids:
         """(nlist,) entries of each list."""

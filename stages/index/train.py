@@ -21,7 +21,7 @@ from pipeline.writer import ShardWriter, Task
 from stages.index.factory import QUERY_SHARE, choose
 from stages.index.faiss_index import empty_index, inverted_file
 from stages.index.recipe import IndexRecipe
-from stages.index.vectors import Half, Vectors
+from stages.index.vectors import Half, Ids, Vectors
 
 ONLY = shard_id(0)
 
@@ -70,7 +70,7 @@ class IndexTrain(Stage[None]):
         index = empty_index(resolved["factory"], vectors.width)
         ivf = inverted_file(index)
         ivf.clustering_index = centroids = on_gpus(faiss.IndexFlatIP(ivf.d))  # noqa: F841 (FAISS keeps a bare pointer)
-        index.train(finite(vectors.gather(sample)))
+        index.train(finite(vectors.gather(sample), sample))
         faiss.write_index(index, str(out.file("template", "template_{stem}.faiss")))
         out.array("sample", "sample_{stem}.npy", sample)
         return Counts(len(sample), len(sample))
@@ -89,13 +89,13 @@ def on_gpus(index: Any) -> Any:
     return faiss.index_cpu_to_all_gpus(index) if faiss.get_num_gpus() else index
 
 
-def finite(vectors: Half) -> npt.NDArray[np.float32]:
-    """(n, D), widened. Raises InputError where a value is not finite."""
+def finite(vectors: Half, ids: Ids) -> npt.NDArray[np.float32]:
+    """(n, D), widened. ids: (n,). Raises InputError where a value is not finite."""
     wide = vectors.astype(np.float32)
     if not np.isfinite(wide).all():
-        row = int(np.flatnonzero(~np.isfinite(wide).all(axis=1))[0])
+        wrong = ids[~np.isfinite(wide).all(axis=1)]
         raise InputError(
-            f"index: row {row} of {len(wide):,} vectors holds values that are not finite; such vectors belong to no "
+            f"index: the vector of id {wrong[0]} holds values that are not finite; such vectors belong to no "
             "inverted list. Make the stages embed and corpus again"
         )
     return wide

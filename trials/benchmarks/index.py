@@ -16,7 +16,6 @@ import numpy as np
 from pipeline.commits import Whole
 from stages.index import IndexRecipe
 from stages.index.factory import choose
-from stages.index.serve import VECTORS_PER_SERVING_SHARD
 from stages.index.size import index_bytes
 from trials.benchmarks.built_index import BATCH, WIDTH, Built, build, serving_files, sized, vector_files
 from trials.benchmarks.fresh_process import forget, measured
@@ -128,10 +127,10 @@ def grown(made: Sequence[Built]) -> Iterator[Line]:
         yield "growth of memory, formula / measured", f"{by_formula / by_measure:.3f} (target 0.98–1.02)"
         yield from latency_model(small, large)
     factory = choose(IndexRecipe(), COYO_AND_CCS, WIDTH).factory
-    shards = -(-COYO_AND_CCS // VECTORS_PER_SERVING_SHARD)
-    total = index_bytes(factory, WIDTH, COYO_AND_CCS, shards).total
+    size = index_bytes(factory, WIDTH, COYO_AND_CCS)
+    total = size.total
     yield (
-        f"119 M rows as {factory} in {shards} serving shards, by the formula",
+        f"119 M rows as {factory} in {size.shards} serving shards, by the formula",
         f"{total / 1e9:.2f} GB (target ≤ 10), 1/{PAPERS_BYTES / total:.0f} of the paper's 241 GB",
     )
 

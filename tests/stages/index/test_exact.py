@@ -280,7 +280,7 @@ def test_remembered_similarities_give_the_recall_that_gathered_ones_give(kind: t
     asked = images.gather(np.arange(0, 600, 30)).astype(np.float32)
     exclude = [np.arange(n, 600, n + 2) for n in range(20)]
     neighbors, similarity = exact_search(images, asked, KNOWN, exclude)
-    queries = Queries("image", asked, [], neighbors, similarity, neighbors, similarity)
+    queries = Queries("image", asked, [], neighbors, similarity)
     ids = np.random.default_rng(2).permuted(np.tile(np.arange(-40, 600), (20, 1)), axis=1)[:, :300].clip(-1)
     for row, barred in zip(ids, exclude, strict=True):
         row[np.isin(row, barred)] = -1

@@ -27,7 +27,7 @@ from tests.stages.index.corpora import Drawn, run_index
     ],
 )
 def test_auto(rows: int, width: int, factory: str) -> None:
-    assert choose(IndexRecipe(), rows, width).factory == factory
+    assert choose(IndexRecipe(train_memory_gib=100), rows, width).factory == factory
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,8 @@ def test_auto(rows: int, width: int, factory: str) -> None:
     ],
 )
 def test_auto_takes_shorter_codes_where_memory_is_short(rows: int, width: int, memory_gib: float, factory: str) -> None:
-    assert choose(IndexRecipe(memory_gib=memory_gib), rows, width).factory == factory
+    recipe = IndexRecipe(memory_gib=memory_gib, train_memory_gib=100)
+    assert choose(recipe, rows, width).factory == factory
 
 
 @given(st.integers(10, 300_000), st.integers(1, 1100), st.integers(1, 2000))
@@ -80,12 +81,19 @@ def test_auto_is_never_refused_for_want_of_vectors(rows: int, width: int, querie
         (IndexRecipe(factory="IVF16,PQ16,RFlat"), "IndexRefineFlat is no inverted file"),
         (IndexRecipe(factory="IVF16,PQ16x4fs"), "packs its codes in blocks.*without `fs`"),
         (IndexRecipe(factory="IVF16,RaBitQfs"), "packs its codes in blocks"),
+        (IndexRecipe(factory="IVF0,PQ16"), "it has no list; write IVF and a number of at least 1"),
+        (IndexRecipe(factory="IVF256(IVF16,Flat),PQ16"), "its centroids lie in an inverted file, .*; write IVF4096_H"),
         (IndexRecipe(factory="IVF16,ITQ,SH1.5"), "does not compare by inner product"),
     ],
 )
 def test_what_cannot_be_trained_or_served_is_refused_with_the_reason(recipe: IndexRecipe, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         choose(recipe, rows=62_440, width=512)
+
+
+def test_training_that_needs_more_memory_than_it_is_given_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"on 4,194,304 vectors 512 wide takes 20.5 GiB, and index.train_memory_gib"):
+        choose(IndexRecipe(), rows=119_000_000, width=512)
 
 
 def test_a_refusal_leaves_nothing_in_the_root(tmp_path: Path) -> None:

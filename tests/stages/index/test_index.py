@@ -1,5 +1,8 @@
 """A finished index finds what exact search finds, holds every row once, and says truly how well it does."""
 
+import os
+import resource
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +12,17 @@ import numpy.typing as npt
 import pytest
 
 from pipeline.commits import Whole
-from pipeline.errors import InputError
+from pipeline.errors import InputError, ShardFailed
 from pipeline.executor import LocalExecutor
 from pipeline.run import Base, Run
-from stages.index import IndexRecipe, Retriever, index_stages
+from stages.index import IndexRecipe, IndexSettings, Retriever, index_stages, refuse_below_floor
+from stages.index.exact import exact_search
+from stages.index.lists import Lists
+from stages.index.recall import KNOWN, Queries, measure
 from stages.index.report import draw_queries
+from stages.index.retriever import open_serving
 from stages.index.train import read_template
+from stages.index.vectors import Vectors
 from tests.stages.index.corpora import Drawn, index, run_index
 
 CORPUS = Drawn(rows=3000)
@@ -224,6 +232,14 @@ def test_an_index_below_its_floor_is_refused_with_the_figures_and_the_knob(tmp_p
     assert run_index(tmp_path / "floor", CORPUS, min_recall=0.1, **weak).exit_code == 0
 
 
+def test_a_floor_that_is_raised_is_asked_of_a_finished_index_too(tmp_path: Path) -> None:
+    root = index(tmp_path, CORPUS, factory="IVF8,PQ2x4", target_recall=1.0, min_recall=None)
+    report = Whole.open(root, "index_report")
+    assert refuse_below_floor(report, IndexSettings(min_recall=0.1)).factory == "IVF8,PQ2x4"
+    with pytest.raises(ShardFailed, match="recall@2 of 300 image queries is at best 0.*below index.min_recall 0.99"):
+        refuse_below_floor(report, IndexSettings(min_recall=0.99, target_recall=1.0))
+
+
 def test_without_a_floor_it_is_kept_with_the_best_that_it_reaches(tmp_path: Path) -> None:
     root = index(tmp_path, CORPUS, factory="IVF8,PQ2x4", target_recall=1.0, min_recall=None)
     said = next(r for r in Retriever(root).index.recall if r["direction"] == "image" and r["k"] == 2)
@@ -247,6 +263,32 @@ def test_a_run_that_takes_the_corpus_from_a_base_has_an_index_of_its_own(root: s
     assert (len(ours.index.serving[0].ranges), len(theirs.index.serving[0].ranges)) == (1, 3)
     queries = CORPUS.images[:50]
     np.testing.assert_array_equal(ours.search(queries, 2), theirs.search(queries, 2))
+
+
+def test_a_corpus_of_more_shards_than_a_process_may_commonly_open_is_gathered(tmp_path: Path) -> None:
+    corpus, limits = Drawn(rows=300, width=8, shards=150), resource.getrlimit(resource.RLIMIT_NOFILE)
+    Run(str(tmp_path), [corpus]).execute(LocalExecutor())
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 50, limits[1]))
+    try:
+        found = Vectors([Whole.open(str(tmp_path), "corpus")], "image").gather(np.arange(300))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    np.testing.assert_array_equal(found, corpus.images)
+
+
+def test_an_image_that_many_rows_show_does_not_make_candidates_of_all_queries(root: str) -> None:
+    shown, images = np.arange(20_000), CORPUS.images.astype(np.float32)
+    retriever, nothing = Retriever(root), np.empty(0, np.int64)
+    vectors = retriever.database.vectors()
+    neighbors, similarity = exact_search(vectors, images[:500], KNOWN)
+    queries = Queries("image", images[:500], [shown, *[nothing] * 499], neighbors, similarity)
+    template = read_template(Whole.open(root, "index_train"))
+    lists = Lists.read(template, open_serving(retriever.database), CORPUS.rows, None)
+    tracemalloc.start()
+    measure(queries, lists, vectors, 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500 * 20_000 * 3 * 8  # the ids alone of three shards, if each query had as many candidates
 
 
 # ── what goes wrong ──

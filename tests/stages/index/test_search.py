@@ -158,6 +158,20 @@ def test_more_lists_probed_and_more_candidates_ranked_find_more(
     assert found[0] <= found[1] == 30
 
 
+@pytest.mark.parametrize("written_over", [{"embed": {"model": "ViT-B-32"}}, {"update": {"index": "runs/old"}}])
+def test_a_recipe_of_another_model_than_made_the_vectors_is_refused(
+    written_over: dict[str, Any], root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = (root / "recipe.yaml").read_bytes()
+    (root / "recipe.yaml").write_text(yaml.safe_dump(written_over))
+    try:
+        assert main([str(root), "--text", "anything"]) == 2
+    finally:
+        (root / "recipe.yaml").write_bytes(recipe)
+    said = capsys.readouterr().err
+    assert "recipe.yaml says that model of embed is 'ViT-B-32', but the vectors there were made by 'encoder'" in said
+
+
 WIDTH = 24
 GOOD = [1.0] + [0.0] * (WIDTH - 1)
 
@@ -191,6 +205,9 @@ def test_vectors_that_cannot_be_searched_for_are_named(
     [
         ("a.parquet", b"not a table", "a.parquet cannot be read"),
         ("a.npy", b"not an array", "a.npy is no .npy file of numbers"),
+        ("a.npy", b"", "a.npy is no .npy file of numbers"),
+        ("a.npy", b"PK\x03\x04", "a.npy is no .npy file of numbers"),
+        ("a.npy", np.ones((1, 24), np.longdouble), "a.npy holds float128 of shape (1, 24)"),
         ("a.npy", np.ones((2, 5)), "a.npy holds float64 of shape (2, 5), and should hold floats of shape (n, 24)"),
         ("a.npy", np.ones(24), "a.npy holds float64 of shape (24,)"),
         ("a.npy", np.ones((1, 24), np.int64), "a.npy holds int64 of shape (1, 24)"),

@@ -24,6 +24,8 @@ from stages.index import Database, IndexRecipe, IndexSettings, Retriever, Update
 from stages.index.exact import exact_search
 from stages.index.report import draw_queries
 from stages.report import tables
+from stages.report.coverage import not_covered
+from stages.report.root import RunRoot
 from tests.stages.index.corpora import Drawn, Model, finish
 from tests.toys import data_of
 
@@ -299,6 +301,35 @@ def test_a_root_that_the_update_reads_is_no_new_root(
     for read in ("old", "more"):
         assert update_index.main([*job(tmp_path, made), f"root={made / read}"]) == 2
         assert "roots are never edited: name a new one" in capsys.readouterr().err
+
+
+def test_roots_that_the_index_stands_on_are_no_new_roots_either(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*job(tmp_path, made), f"update.index={made / 'added'}", "update.add=[]"]
+    for below in ("old", "more"):
+        assert update_index.main([*arguments, f"root={made / below}"]) == 2
+        assert "roots are never edited: name a new one" in capsys.readouterr().err
+        assert not (made / below / "index_alive").exists()
+        assert not (made / below / "recipe.yaml").exists()
+
+
+def test_a_root_with_another_index_is_refused_and_left_as_it_is(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = indexed(tmp_path / "other", OLD)
+    arguments = [*job(tmp_path, made), "update.add=[]", f"root={other}"]
+    assert update_index.main(arguments) == 2
+    assert "other/index_report was made with other settings" in capsys.readouterr().err
+    assert not (tmp_path / "other" / "index_alive").exists()
+    assert not (tmp_path / "other" / "recipe.yaml").exists()
+
+
+def test_the_report_of_an_update_says_where_the_rest_is_told(made: Path, tmp_path: Path) -> None:
+    assert update_index.main(job(tmp_path, made)) == 0
+    first, *others = not_covered(RunRoot(str(tmp_path / "root")))
+    assert first.startswith(f"How the pairs of {made / 'old'}, {made / 'more'} were collected, and the index trained: ")
+    assert not any("nothing is committed yet" in line for line in others)
 
 
 @pytest.mark.usefixtures("ray_cluster")
