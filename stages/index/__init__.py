@@ -1,4 +1,4 @@
-"""An IVF index over the corpus' image vectors: trained once, filled shard by shard, served memory-mapped, its recall
+"""An IVF index over the vectors of a corpus: trained once, filled shard by shard, served memory-mapped, its recall
 measured.
 
 Reads   corpus: img_emb, text_emb and metadata
