@@ -294,7 +294,7 @@ def test_an_image_that_many_rows_show_does_not_make_candidates_of_all_queries(ro
 # ── what goes wrong ──
 
 
-def test_a_serving_file_that_is_missing_or_cut_off_is_named(tmp_path: Path) -> None:
+def test_a_serving_file_that_is_missing_or_cut_off_is_named_and_made_again_alone(tmp_path: Path) -> None:
     root = index(tmp_path, Drawn(rows=400, shards=1), factory="IVF4,Flat", serving_shards=2, min_recall=None)
     first, second = sorted(Path(root, "index", "data", "shards").iterdir())
     first.write_bytes(first.read_bytes()[:-1])
@@ -303,7 +303,11 @@ def test_a_serving_file_that_is_missing_or_cut_off_is_named(tmp_path: Path) -> N
     first.unlink()
     with pytest.raises(InputError, match=f"{first.name} is missing"):
         Retriever(root)
-    assert second.exists()
+    kept = second.stat().st_mtime_ns
+    index(tmp_path, Drawn(rows=400, shards=1), factory="IVF4,Flat", serving_shards=2, min_recall=None)
+    assert second.stat().st_mtime_ns == kept  # that one alone was made again
+    ids, _ = Retriever(root, nprobe=4).search(Drawn(rows=400).images, 1)
+    np.testing.assert_array_equal(Drawn(rows=400).images[ids[:, 0]], Drawn(rows=400).images)
 
 
 def test_a_corpus_whose_row_ids_do_not_count_from_0_is_refused(tmp_path: Path) -> None:
