@@ -108,6 +108,7 @@ class RayExecutor:
     _flying: dict[Any, _InFlight] = field(default_factory=dict)  # by reference
     _in_flight: Counter[str] = field(default_factory=Counter)  # by stage
     _actors: dict[str, list[_Actor]] = field(default_factory=lambda: defaultdict(list))
+    _stateful: dict[str, Job] = field(default_factory=dict)  # by stage
     _total: tuple[float, dict[str, float]] = (0.0, {})
 
     def room(self, job: Job) -> int:
@@ -128,6 +129,7 @@ class RayExecutor:
         if name not in self._jobs:
             self._jobs[name] = ray.put(call.job)
         if call.job.stage.stateful:
+            self._stateful[name] = call.job
             actor = self._freest_actor(call.job)
             reference = actor.handle.make.options(name=name).remote(call.shard)
             actor.calls.append(reference)
@@ -139,6 +141,7 @@ class RayExecutor:
 
     def wait(self) -> list[Outcome]:
         self._free_unplaced()
+        self._free_surplus()
         ready, _ = ray.wait(list(self._flying), num_returns=1, timeout=1)
         if ready:
             ready, _ = ray.wait(list(self._flying), num_returns=len(self._flying), timeout=0)
@@ -211,6 +214,15 @@ class RayExecutor:
             for actor in actors:
                 if actor.calls and time.monotonic() - actor.since > PLACING_S and not _ready(actor.placed):
                     ray.kill(actor.handle)
+
+    def _free_surplus(self) -> None:
+        """End idle actors beyond those wanted: a cluster that lost a node may be full of them, and the tasks that feed
+        them would wait for ever."""
+        for stage, actors in self._actors.items():
+            surplus = len(actors) - self._wanted_actors(self._stateful[stage])
+            for actor in [actor for actor in actors if not actor.calls][: max(surplus, 0)]:
+                ray.kill(actor.handle)
+                actors.remove(actor)
 
     def _outcome(self, reference: Any) -> Outcome:
         flying = self._flying.pop(reference)
