@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.stage import Stage
 from stages.index.add import IndexAdd
+from stages.index.additions import models_of
 from stages.index.database import Database
 from stages.index.exact import best_first, exact_search, exact_similarity
 from stages.index.gate import IndexGate, refuse_below_floor
@@ -41,6 +42,7 @@ __all__ = [
     "exact_search",
     "exact_similarity",
     "index_stages",
+    "models_of",
     "refuse_below_floor",
     "update_stages",
 ]

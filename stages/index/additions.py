@@ -51,20 +51,29 @@ def _refuse_other_vectors(root: str, corpus: Whole, held: Whole, key: Key) -> No
             )
 
 
-def _models(root: str) -> Iterator[tuple[str, Mapping[str, str]]]:
-    """Every run whose pairs are in a corpus, and what decides what its vectors mean."""
+def models_of(root: str) -> Iterator[tuple[str, tuple[str, str] | None]]:
+    """Every run whose pairs are in a corpus, and what decides what its vectors mean: the model and its weights; None
+    where the run does not say."""
     for run in CorpusReader(root).roots:
         plan = resolve_folder(run, Embed.name).plan()
         if plan is None:
+            yield run, None
+        else:
+            settings = plan.parts["settings"]
+            yield run, (settings["model"], settings.get("weights") or plan.parts["inputs"][OWN])
+
+
+def _models(root: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    for run, model in models_of(root):
+        if model is None:
             raise InputError(
                 f"{run}/{Embed.name} holds no plan.json, which says what model embedded the pairs of {root}"
             )
-        settings, inputs = plan.parts["settings"], plan.parts["inputs"]
-        yield run, {"model": settings["model"], "weights": settings.get("weights") or inputs[OWN]}
+        yield run, model
 
 
-def _said(model: Mapping[str, str]) -> str:
-    return f"{model['model']} ({model['weights']})"
+def _said(model: tuple[str, str]) -> str:
+    return f"{model[0]} ({model[1]})"
 
 
 def _refuse_shared_pairs(added: Sequence[Whole], held: Sequence[Whole]) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.commits import StageFolder, Whole
+from pipeline.stage import shard_id
 from stages.filter import CorpusReader
 from stages.index.index_file import HERE, CorpusPart, IndexFile
 from stages.index.vectors import Key, Vectors
 
-GATE, ALIVE, CORPUS, ONLY = "index_gate", "index_alive", "corpus", "000000"
+GATE, ALIVE, CORPUS = "index_gate", "index_alive", "corpus"
+ONLY = shard_id(0)  # of a stage that has one shard
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from pipeline.actors import Actors, Whereabouts
 from pipeline.errors import RecipeError
 from pipeline.stage import Resources
 from pipeline.storage import absolute_root
-from stages.index.database import Database
+from stages.index.database import ONLY, Database
 from stages.index.index_file import IndexFile, ListRange
 from stages.index.retriever import open_serving
 from stages.index.serving import Found, Probe, Scores, ServedLists
-from stages.index.train import ONLY
 from stages.index.vectors import Ids
 
 OWNER = Resources(memory_gib=1)  # its files are memory-mapped, so it needs little of its own

@@ -12,11 +12,11 @@ from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Stage
 from pipeline.writer import ShardWriter, Task
+from stages.index.database import ONLY
 from stages.index.index_file import IndexFile
 from stages.index.parts import Parts, Wholes, described
 from stages.index.recipe import IndexRecipe, IndexSettings
 from stages.index.report import Tuned
-from stages.index.train import ONLY
 from stages.index.tuning import TUNED_K
 
 REPORT = "index_report"

@@ -17,6 +17,7 @@ from pipeline.recipe import Json, Section
 from pipeline.schemas import RECALL
 from pipeline.stage import Counts, Input, Resources, Stage
 from pipeline.writer import ShardWriter, Task
+from stages.index.database import ONLY
 from stages.index.factory import QUERY_SHARE
 from stages.index.index_file import Setting
 from stages.index.lists import Lists
@@ -24,7 +25,7 @@ from stages.index.parts import Parts, Wholes
 from stages.index.plot import save_plot
 from stages.index.recall import Queries, measure, prepare
 from stages.index.recipe import IndexRecipe
-from stages.index.train import ONLY, read_template
+from stages.index.train import read_template
 from stages.index.tuning import tune
 from stages.index.vectors import Direction, Half, Ids, Vectors
 

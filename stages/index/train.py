@@ -16,14 +16,13 @@ import numpy.typing as npt
 from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.recipe import Json
-from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
+from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage
 from pipeline.writer import ShardWriter, Task
+from stages.index.database import ONLY
 from stages.index.factory import QUERY_SHARE, choose
 from stages.index.faiss_index import empty_index, inverted_file
 from stages.index.recipe import IndexRecipe
 from stages.index.vectors import Half, Ids, Vectors
-
-ONLY = shard_id(0)
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.commits import resolve_folder
 from pipeline.errors import InputError, RecipeError
 from pipeline.recipe import Json
 from pipeline.stage import Input, Need
 from pipeline.storage import absolute_root
-from stages.embed import OWN, Embed
 from stages.filter import Corpus, CorpusReader
-from stages.index import Database, Key
+from stages.index import Database, Key, models_of
 from stages.neighbors.recipe import NeighborsRecipe
 
 ASKING = "corpus"
@@ -134,19 +132,11 @@ def _other_widths(asking: CorpusReader, databases: Databases) -> Iterator[str]:
 def _other_models(databases: Databases) -> Iterator[str]:
     """Of what is known: a corpus that was not embedded here says nothing of its model."""
     roots = [databases.corpus, *(str(source.root) for source in databases.corpora)]
-    models = dict(found for root in roots for found in _models(root))
+    known = [(run, model) for root in roots for run, model in models_of(root) if model]
+    models = {run: f"{model}, weights {weights}" for run, (model, weights) in known}
     if len(set(models.values())) > 1:
         told = "; ".join(f"{root}: {model}" for root, model in models.items())
         yield f"vectors of different embedding models do not compare ({told}). Embed them by one model"
-
-
-def _models(corpus: str) -> Iterator[tuple[str, str]]:
-    """The runs that embedded a corpus' pairs, and the model and weights of each."""
-    for root in CorpusReader(corpus).roots:
-        plan = resolve_folder(root, Embed.name).plan()
-        if plan:
-            settings, inputs = plan.parts["settings"], plan.parts["inputs"]
-            yield root, f"{settings['model']}, weights {settings.get('weights') or inputs[OWN]}"
 
 
 def _missing_indexes(recipe: NeighborsRecipe, databases: Databases) -> Iterator[str]:
