@@ -10,6 +10,7 @@
 A stage that was taken from a base holds taken.json alone, which says where the stage lies.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -219,6 +220,10 @@ class Committed:
     def table(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
         with self.open(name) as file:
             return read_table(file, columns)
+
+    def json(self, name: str) -> Json:
+        with self.open(name) as file:
+            return json.load(file)
 
     def array(self, name: str) -> np.ndarray[Any, Any]:
         """Memory-mapped, read-only. Each keeps its file open."""

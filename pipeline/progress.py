@@ -70,10 +70,16 @@ class Progress:
             log.info(_line(self._status(run)))
 
     def trouble(self, what: str) -> None:
+        self._show(what, logging.WARNING)
+
+    def news(self, what: str) -> None:
+        self._show(what, logging.INFO)
+
+    def _show(self, what: str, level: int) -> None:
         if self._live:
             self._live.console.print(what, markup=False, highlight=False)
         else:
-            log.warning("%s", what)
+            log.log(level, "%s", what)
 
     def tick(self) -> None:
         now = time.monotonic()

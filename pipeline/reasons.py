@@ -59,6 +59,8 @@ class Reason(StrEnum):
     CAPTION_HTML = "caption_html"
     CAPTION_REPETITION = "caption_repetition"
     CAPTION_BOILERPLATE = "caption_boilerplate"
+    # interleave
+    STARVED = "starved"  # fewer pairs in the band of its image than a sample needs
     # any stage: a shard that failed for good, under `accept_failed: true`
     SHARD_FAILED = "shard_failed"
 

@@ -110,16 +110,16 @@ class Run:
         for run in self._connect():
             run.look()  # so that nothing is changed in a root that is refused
         runs = self._connect()
-        self._advance(runs, executor)
-        self._keep_recipe()
         with Progress(self.root, runs) as progress:
+            self._advance(runs, executor, progress)
+            self._keep_recipe()
             try:
                 in_flight = self._submit(runs, executor, progress)
                 while in_flight or self._accept(runs, progress):
                     outcomes = executor.wait() if in_flight else []
                     for outcome in outcomes:
                         self._settle(outcome, runs, progress)
-                    self._advance(runs, executor)
+                    self._advance(runs, executor, progress)
                     in_flight += self._submit(runs, executor, progress) - len(outcomes)
                     progress.tick()
             finally:
@@ -161,7 +161,7 @@ class Run:
         if self.recipe:
             open_store(self.root).write(self.recipe_name, self.recipe.encode())
 
-    def _advance(self, runs: Sequence[StageRun], executor: Executor) -> None:
+    def _advance(self, runs: Sequence[StageRun], executor: Executor, progress: Progress) -> None:
         """Prepare and finish whatever can be, in order: finishing one stage may let the next be planned."""
         for run in runs:
             if run.job is None:
@@ -169,6 +169,9 @@ class Run:
                 run.prepare(root, accept)
             if run.job and run.complete and not run.whole and self._inputs_whole(run) and run.finish():
                 executor.finish(run.job)
+                assert run.whole is not None, "finished"
+                if news := run.stage.news(run.whole):
+                    progress.news(news)
 
     def _inputs_whole(self, run: StageRun) -> bool:
         return all(isinstance(u, StageFolder) or u.whole for u in run.upstream.values())

@@ -119,25 +119,36 @@ NEIGHBOR_KEYS = pa.schema(
     ]
 )
 
+INTERLEAVE_KEYS = pa.schema(
+    [
+        *NEIGHBOR_KEYS,
+        pa.field("source", pa.string(), nullable=False),
+        # where the picture lies, as in PAIRS
+        pa.field("input", pa.int32(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("offset", pa.int64(), nullable=False),
+        pa.field("bytes", pa.int64(), nullable=False),
+    ]
+)
+
+NEIGHBOR_LIST = pa.list_(
+    pa.struct(
+        [
+            pa.field("database", pa.int32(), nullable=False),  # its place in the plan's `databases`
+            pa.field("row_id", pa.int64(), nullable=False),  # in the database: first_id of its corpus + row
+            pa.field("pair_id", pa.string(), nullable=False),
+            pa.field("similarity", pa.float32(), nullable=False),  # cosine, −1…1
+            pa.field("caption", pa.string(), nullable=False),  # mended
+        ]
+    )
+)
+"""By similarity (largest first), then database, then row_id; none breaks a leakage rule."""
+
 NEIGHBORS = pa.schema(
     [
         # one file a corpus shard, row-aligned with its metadata
         pa.field("pair_id", pa.string(), nullable=False),  # the query
-        pa.field(
-            "neighbors",  # by similarity (largest first), then database, then row_id; none breaks a leakage rule
-            pa.list_(
-                pa.struct(
-                    [
-                        pa.field("database", pa.int32(), nullable=False),  # its place in the plan's `databases`
-                        pa.field("row_id", pa.int64(), nullable=False),  # in the database: first_id of its corpus + row
-                        pa.field("pair_id", pa.string(), nullable=False),
-                        pa.field("similarity", pa.float32(), nullable=False),  # cosine, −1…1
-                        pa.field("caption", pa.string(), nullable=False),  # mended
-                    ]
-                )
-            ),
-            nullable=False,
-        ),
+        pa.field("neighbors", NEIGHBOR_LIST, nullable=False),
         # candidates ranked before the k-th kept one, each counted under the first rule that it breaks
         pa.field(
             "removed",
@@ -150,6 +161,68 @@ NEIGHBORS = pa.schema(
             nullable=False,
         ),
         pa.field("shortfall", pa.int32(), nullable=False),  # k less the neighbours kept
+    ]
+)
+
+BAND_SIZES = pa.schema(
+    [
+        # one row a query of the probe: how many other pairs' images lie in the band, by each reading of a distance
+        pa.field("row_id", pa.int64(), nullable=False),  # counting through the corpora
+        pa.field("l2", pa.int64(), nullable=False),
+        pa.field("l2_squared", pa.int64(), nullable=False),
+        pa.field("cosine", pa.int64(), nullable=False),
+        pa.field("found", pa.int32(), nullable=False),  # supports; fewer than wanted: starved
+    ]
+)
+
+COSINES = pa.schema(
+    [
+        # of the images of the probe's queries with all other pairs' images
+        pa.field("cosine", pa.float64(), nullable=False),  # lower edge of a bin
+        pa.field("pairs", pa.int64(), nullable=False),
+    ]
+)
+
+SUPPORTS = pa.schema(
+    [
+        # row ids count through the corpora; supports by caption cosine (largest first), then row
+        pa.field("row_id", pa.int64(), nullable=False),  # the query
+        pa.field("supports", pa.list_(pa.int64()), nullable=False),
+        pa.field("image_cosines", pa.list_(pa.float64()), nullable=False),  # exact
+        pa.field("caption_cosines", pa.list_(pa.float64()), nullable=False),  # exact
+    ]
+)
+
+SAMPLES = pa.schema(
+    [
+        # one row a sample; supports and what is told of them by caption similarity (largest first), then row
+        pa.field("pair_id", pa.string(), nullable=False),  # the query
+        pa.field("supports", pa.list_(pa.string()), nullable=False),
+        pa.field("distances", pa.list_(pa.float32()), nullable=False),  # of images, as interleave.metric reads them
+        pa.field("caption_similarities", pa.list_(pa.float32()), nullable=False),  # cosine, −1…1
+        pa.field("order", pa.list_(pa.int32()), nullable=False),  # the supports' places, as they stand in the sample
+        # all pairs in sample order: the supports, the query last
+        pa.field(
+            "pairs",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("corpus", pa.int32(), nullable=False),  # its place in the plan's `corpora`
+                        pa.field("row_id", pa.int64(), nullable=False),  # in that corpus
+                        pa.field("pair_id", pa.string(), nullable=False),
+                        pa.field("caption", pa.string(), nullable=False),
+                        # where the picture lies, as in PAIRS
+                        pa.field("input", pa.int32(), nullable=False),
+                        pa.field("shard", pa.string(), nullable=False),
+                        pa.field("offset", pa.int64(), nullable=False),
+                        pa.field("bytes", pa.int64(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        # of each pair in sample order, those of its stored neighbours that break no rule against any pair of the sample
+        pa.field("neighbors", pa.list_(NEIGHBOR_LIST)),  # null: interleave.neighbors is null
     ]
 )
 
@@ -178,6 +251,11 @@ EVERY_SCHEMA = {
     "recall": RECALL,
     "neighbor_keys": NEIGHBOR_KEYS,
     "neighbors": NEIGHBORS,
+    "band_sizes": BAND_SIZES,
+    "cosines": COSINES,
+    "interleave_keys": INTERLEAVE_KEYS,
+    "supports": SUPPORTS,
+    "samples": SAMPLES,
     "rejects": REJECTS,
     "stats": STATS,
 }

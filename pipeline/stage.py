@@ -104,6 +104,10 @@ class Stage(ABC, Generic[State]):
         fails for good. None: the run cannot do without a shard of this stage."""
         return None
 
+    def news(self, whole: "Whole") -> str:
+        """What whoever watches the run is told when the stage has become whole; empty: nothing."""
+        return ""
+
     def open(self, task: "Task") -> State:
         """Once per process, before its first shard."""
         return None  # type: ignore[return-value]

@@ -11,13 +11,13 @@ from typing import Any
 
 from pipeline.stage import Stage
 from stages.index.add import IndexAdd
-from stages.index.additions import models_of
+from stages.index.additions import model_conflicts
 from stages.index.database import Database
 from stages.index.exact import best_first, exact_search, exact_similarity
 from stages.index.gate import IndexGate, refuse_below_floor
 from stages.index.index_file import IndexFile
 from stages.index.query_encoder import QueryEncoder
-from stages.index.recall import cost_us
+from stages.index.recall import cost_us, interval
 from stages.index.recipe import IndexRecipe, IndexSettings
 from stages.index.report import IndexReport
 from stages.index.retriever import Retriever
@@ -42,7 +42,8 @@ __all__ = [
     "exact_search",
     "exact_similarity",
     "index_stages",
-    "models_of",
+    "interval",
+    "model_conflicts",
     "refuse_below_floor",
     "update_stages",
 ]

@@ -51,6 +51,16 @@ def _refuse_other_vectors(root: str, corpus: Whole, held: Whole, key: Key) -> No
             )
 
 
+def model_conflicts(roots: Sequence[str]) -> Iterator[str]:
+    """A sentence where the corpora of some roots were embedded by different models, of what is known: one that was not
+    embedded here says nothing of its model."""
+    known = [(run, model) for root in roots for run, model in models_of(root) if model]
+    models = {run: f"{model}, weights {weights}" for run, (model, weights) in known}
+    if len(set(models.values())) > 1:
+        told = "; ".join(f"{run}: {model}" for run, model in models.items())
+        yield f"vectors of different embedding models do not compare ({told}). Embed them by one model"
+
+
 def models_of(root: str) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Every run whose pairs are in a corpus, and what decides what its vectors mean: the model and its weights; None
     where the run does not say."""

@@ -117,7 +117,8 @@ def _nothing(search: "Search", k: int) -> tuple[Ids, Floats]:
 
 
 def _float64_search(search: "Search", k: int, device: str, tile_rows: int) -> tuple[Ids, Floats]:
-    from stages.index.topk import FLOAT64, guard, products
+    from pipeline.arithmetic import FLOAT64
+    from stages.index.topk import guard, products
 
     ids, best = _nothing(search, k)
     for part, some in search.parts(CERTAIN):

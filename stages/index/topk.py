@@ -7,7 +7,6 @@ Shapes: Q queries, D width, n rows of a tile, m those rows filled up to whole ch
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.arithmetic import FLOAT32, FLOAT64, MATRIX_UNITS, Arithmetic, full_precision, multiply
 from pipeline.errors import InputError
 from stages.index.vectors import Ids
 
@@ -49,29 +49,6 @@ class Limits:
 LIMITS = {"cpu": Limits(32_768, 2**30), "cuda": Limits(8_192, 2**32)}
 """Products of the first are measured to reach the processor's full rate. On a GPU more queries at a time matter more:
 a tile's way there from the host's memory is shared by them."""
-
-
-@dataclass(frozen=True)
-class Arithmetic:
-    """What is multiplied, and the relative error of one step of a sum.
-
-    Summing D products in any order errs by less than D · unit · |x| |y|. Matrix units take 16 products and the sum so
-    far at once and truncate all 17 where the largest ends, so 17/16 · D steps; elsewhere the sixteenth covers terms of
-    second order and the rounding of the norms. At D = 512 and norms 1: 3.2e-5 in float32, 1.3e-4 on matrix units.
-    """
-
-    dtype: torch.dtype
-    unit: float
-
-    @property
-    def error(self) -> float:
-        """Of a product, per |x| |y| and D."""
-        return 17 / 16 * self.unit
-
-
-FLOAT64 = Arithmetic(torch.float64, 2**-53)
-FLOAT32 = Arithmetic(torch.float32, 2**-24)
-MATRIX_UNITS = Arithmetic(torch.float16, 2**-22)
 
 
 def fastest(queries: npt.NDArray[np.float32], device: str) -> Arithmetic:
@@ -162,7 +139,7 @@ def nearest(search: Search, kept: int, device: str, tile_rows: int) -> tuple[Ids
     best = torch.full((len(search.queries), kept), -torch.inf, device=device)
     ids = torch.full(best.shape, -1, device=device)
     longest = torch.zeros((), device=device)
-    with _full_precision():
+    with full_precision():
         for tile in products(search, arithmetic, device, tile_rows):
             best, ids = _better(best, ids, tile.values, torch.from_numpy(tile.ids).to(device))
             longest = torch.maximum(longest, tile.longest)
@@ -178,14 +155,6 @@ def guard(search: Search, arithmetic: Arithmetic, longest: float) -> Floats:
     underflow = float(np.finfo(np.float32).tiny) if arithmetic is not FLOAT64 else 0.0
     bound: Floats = search.queries.shape[1] * (arithmetic.error * norms * longest + underflow * (1 + longest))
     return bound
-
-
-def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
-    """left (Q, D), right (m, D) → out (Q, m)."""
-    if left.dtype == torch.float16:
-        torch.mm(left, right.T, out_dtype=torch.float32, out=out)
-    else:
-        torch.mm(left, right.T, out=out)
 
 
 def _better(best: Tensor, ids: Tensor, values: Tensor, tile_ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,17 +188,3 @@ def _not_finite(search: Search, tile_rows: int) -> str:
         f"row {first:,} of the {search.vectors.width} wide vectors that are searched holds values that are not finite; "
         "make the stages embed and corpus again"
     )
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """No rounding of what is multiplied (TF32, bfloat16), and sums of float16 products in float32 throughout."""
-    cuda, precision = torch.backends.cuda.matmul, torch.get_float32_matmul_precision()
-    reduced = cuda.allow_fp16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
-    cuda.allow_fp16_reduced_precision_reduction = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        cuda.allow_fp16_reduced_precision_reduction = reduced

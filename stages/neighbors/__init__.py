@@ -8,12 +8,22 @@ from typing import Any
 
 from pipeline.stage import Stage
 from stages.neighbors.databases import Databases, check
-from stages.neighbors.keys import NeighborKeys
+from stages.neighbors.keys import NONE, RULES, Keys, NeighborKeys, PairKeys, consecutive
 from stages.neighbors.neighbors import Neighbors
 from stages.neighbors.reader import NeighborReader
-from stages.neighbors.recipe import NeighborsRecipe
+from stages.neighbors.recipe import Device, NeighborsRecipe
 
-__all__ = ["NeighborReader", "NeighborsRecipe", "neighbor_stages"]
+__all__ = [
+    "NONE",
+    "RULES",
+    "Device",
+    "Keys",
+    "NeighborReader",
+    "NeighborsRecipe",
+    "PairKeys",
+    "consecutive",
+    "neighbor_stages",
+]
 
 
 def neighbor_stages(recipe: NeighborsRecipe, corpus: str) -> list[Stage[Any]]:
@@ -24,4 +34,4 @@ def neighbor_stages(recipe: NeighborsRecipe, corpus: str) -> list[Stage[Any]]:
     """
     check(recipe, Databases.open(recipe, corpus))
     databases = Databases.open(recipe, corpus)  # anew: those that were checked hold manifests, and travel to workers
-    return [NeighborKeys(databases), Neighbors(recipe, databases)]
+    return [NeighborKeys(tuple(databases.corpora)), Neighbors(recipe, databases)]

@@ -8,7 +8,7 @@ from pipeline.recipe import Json
 from pipeline.stage import Input, Need
 from pipeline.storage import absolute_root
 from stages.filter import Corpus, CorpusReader
-from stages.index import Database, Key, models_of
+from stages.index import Database, Key, model_conflicts
 from stages.neighbors.recipe import NeighborsRecipe
 
 ASKING = "corpus"
@@ -79,7 +79,8 @@ def check(recipe: NeighborsRecipe, databases: Databases) -> None:
     """Raises InputError or RecipeError, with every fault that was found."""
     asking = CorpusReader(databases.corpus)
     faults = [*_held_twice(databases), *_other_keys(databases)]
-    faults += [*_other_widths(asking, databases), *_other_models(databases)]
+    corpora = [databases.corpus, *(str(source.root) for source in databases.corpora)]
+    faults += [*_other_widths(asking, databases), *model_conflicts(corpora)]
     faults += _missing_indexes(recipe, databases)
     if faults:
         raise InputError("\n".join(f"neighbors: {fault}" for fault in faults))
@@ -127,16 +128,6 @@ def _other_widths(asking: CorpusReader, databases: Databases) -> Iterator[str]:
                     f"the vectors of {corpus.folder.root} are {width} wide, and those of {databases.corpus} "
                     f"{asking.width}: both have to come from one embedding model"
                 )
-
-
-def _other_models(databases: Databases) -> Iterator[str]:
-    """Of what is known: a corpus that was not embedded here says nothing of its model."""
-    roots = [databases.corpus, *(str(source.root) for source in databases.corpora)]
-    known = [(run, model) for root in roots for run, model in models_of(root) if model]
-    models = {run: f"{model}, weights {weights}" for run, (model, weights) in known}
-    if len(set(models.values())) > 1:
-        told = "; ".join(f"{root}: {model}" for root, model in models.items())
-        yield f"vectors of different embedding models do not compare ({told}). Embed them by one model"
 
 
 def _missing_indexes(recipe: NeighborsRecipe, databases: Databases) -> Iterator[str]:

@@ -13,6 +13,7 @@ Shapes: n rows.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,6 @@ from pipeline.stage import Counts, Input, Plan, Resources, Shard, Stage, shard_i
 from pipeline.writer import ShardWriter, Task
 from stages.filter import normalised
 from stages.index import by_shard
-from stages.neighbors.databases import Databases
 
 RULES = ("pair", "image_id", "sha256", "phash", "caption")  # in the order in which they are asked
 COLUMNS = ("pair_id", "source", "image_id", "stored_sha256", "phash", "caption")  # of the metadata
@@ -37,13 +37,15 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class NeighborKeys(Stage[None]):
-    databases: Databases
-    name, version = "neighbor_keys", 1
+class PairKeys(Stage[None]):
+    """Of some corpora, in their order. A stage that wants other columns told names itself and its schema."""
+
+    corpora: tuple[Input, ...]
+    schema: ClassVar[pa.Schema]
 
     @property
     def inputs(self) -> Sequence[Input]:
-        return self.databases.corpora
+        return self.corpora
 
     @property
     def resources(self) -> Resources:
@@ -62,11 +64,15 @@ class NeighborKeys(Stage[None]):
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         corpus = task.whole(task.params["corpus"])
-        parts = [_told(corpus.read(name)) for name in task.params["corpus_shards"]]
+        parts = [_told(corpus.read(name), self.schema) for name in task.params["corpus_shards"]]
         table = pa.concat_tables(parts).combine_chunks()
-        with pa.ipc.new_file(out.file("keys", "keys_{stem}.arrow"), NEIGHBOR_KEYS) as file:
+        with pa.ipc.new_file(out.file("keys", "keys_{stem}.arrow"), self.schema) as file:
             file.write_table(table)
         return Counts(table.num_rows, table.num_rows)
+
+
+class NeighborKeys(PairKeys):
+    name, version, schema = "neighbor_keys", 1, NEIGHBOR_KEYS
 
 
 @dataclass(frozen=True)
@@ -91,16 +97,13 @@ class Keys:
                 found[rule, wanted] = values[rows]
         return found
 
-    def texts(self, places: Ids) -> pa.Table:
-        """(n,) → pair_id and caption, n rows."""
-        order, parts = [np.empty(0, np.int64)], [pa.table(self.batches[0].select(TEXTS).slice(0, 0))]
+    def rows(self, places: Ids, columns: Sequence[str]) -> pa.Table:
+        """(n,) → n rows."""
+        order, parts = [np.empty(0, np.int64)], [pa.table(self.batches[0].select(columns).slice(0, 0))]
         for number, wanted, rows in by_shard(self.starts, places):
             order.append(wanted)
-            parts.append(pa.table(self.batches[number].select(TEXTS).take(pa.array(rows))))
+            parts.append(pa.table(self.batches[number].select(columns).take(pa.array(rows))))
         return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(order))))
-
-
-TEXTS = ["pair_id", "caption"]
 
 
 def rule_hashes(metadata: pa.Table) -> Hashes:
@@ -134,11 +137,12 @@ def consecutive(corpus: Whole, rows: int) -> Iterator[list[str]]:
         yield names
 
 
-def _told(shard: Committed) -> pa.Table:
-    metadata = shard.table("metadata", COLUMNS)
-    hashes = dict(zip((f"same_{rule}" for rule in RULES), rule_hashes(metadata), strict=True))
-    texts = {name: metadata[name].cast(pa.large_string()) for name in TEXTS}
-    return pa.table(hashes | texts, schema=NEIGHBOR_KEYS)
+def _told(shard: Committed, schema: pa.Schema) -> pa.Table:
+    compared = [f"same_{rule}" for rule in RULES]
+    copied = [field for field in schema if field.name not in compared]
+    metadata = shard.table("metadata", sorted({*COLUMNS, *(field.name for field in copied)}))
+    hashes = dict(zip(compared, rule_hashes(metadata), strict=True))
+    return pa.table(hashes | {field.name: metadata[field.name].cast(field.type) for field in copied}, schema=schema)
 
 
 def _hashed(values: Iterable[bytes]) -> Hashes:

@@ -16,6 +16,10 @@ def _decide_device(device: str) -> str:
     return device
 
 
+Device = Annotated[Literal["auto", "cpu", "cuda"], AfterValidator(_decide_device)]
+"""auto: cuda where the machine that reads the recipe has a GPU."""
+
+
 class NeighborsRecipe(Section):
     """Candidates are asked for k + over_fetch at a time; a query that loses more than over_fetch of them to the leakage
     rules is asked once more, to `depth`, and what it lacks then is its shortfall."""
@@ -25,10 +29,7 @@ class NeighborsRecipe(Section):
     over_fetch: int = Field(20, ge=0)
     depth: int = Field(1000, ge=1)
     engine: Literal["auto", "exact", "index"] = "auto"  # auto: the cheaper by modelled cost (engines.py)
-    # auto: cuda where the machine that reads the recipe has a GPU
-    device: Annotated[Literal["auto", "cpu", "cuda"], AfterValidator(_decide_device)] = Field(
-        default="auto", validate_default=True
-    )
+    device: Device = Field(default="auto", validate_default=True)
     queries_per_task: int | None = Field(None, ge=1)  # None: by engine and device
 
     @model_validator(mode="after")

@@ -98,7 +98,7 @@ class Search:
         there = answers.places >= 0
         places = answers.places[there]
         database = np.searchsorted(self.starts, places, side="right") - 1
-        texts = self.keys.texts(places)
+        texts = self.keys.rows(places, ["pair_id", "caption"])
         columns = {
             "database": database.astype(np.int32),
             "row_id": places - self.starts[database],

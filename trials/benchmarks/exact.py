@@ -73,7 +73,8 @@ def _bare(queries: npt.NDArray[np.float32], rows: InMemory) -> None:
     """All products, in the type and on the device that exact search uses, and nothing done with them."""
     import torch
 
-    from stages.index.topk import LIMITS, fastest, multiply
+    from pipeline.arithmetic import multiply
+    from stages.index.topk import LIMITS, fastest
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype, tile_rows = fastest(queries, device).dtype, min(LIMITS[device].tile_rows, len(rows.matrix))

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.arithmetic import FLOAT32, MATRIX_UNITS
 from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.executor import LocalExecutor
@@ -20,7 +21,7 @@ from pipeline.run import Run
 from stages.index.exact import SPARE, Floats, best_first, exact_search, exact_similarity, float64_search
 from stages.index.recall import KNOWN, KS, Queries, interval, recall_of_each, remembered
 from stages.index.same_image import same_image_rows
-from stages.index.topk import CHUNK, FLOAT32, MATRIX_UNITS, Limits, Search, guard, nearest, products
+from stages.index.topk import CHUNK, Limits, Search, guard, nearest, products
 from stages.index.vectors import Ids, Vectors
 from tests.stages.index.corpora import Drawn, unit
 from trials.benchmarks.exact import InMemory, exact

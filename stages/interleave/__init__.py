@@ -1,0 +1,38 @@
+"""Samples of five pairs: every pair with four whose images lie in a band of distances from its own and whose captions
+are most similar to its own (Re-ViLM §4.2).
+
+Reads   one corpus or several
+Writes  interleave_keys: what tells equal pictures and captions · interleave_probe: some queries against all pairs ·
+        interleave_gate: the band, seen and let pass · interleave_mine: the supports of every pair · interleaved: the
+        samples, and their pictures in tars
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.stage import Stage
+from stages.interleave.corpora import Corpora, InterleaveKeys, check
+from stages.interleave.gate import InterleaveGate
+from stages.interleave.mine import InterleaveMine
+from stages.interleave.probe import InterleaveProbe
+from stages.interleave.recipe import InterleaveRecipe
+from stages.interleave.samples import Interleaved
+
+__all__ = ["InterleaveRecipe", "interleave_stages"]
+
+
+def interleave_stages(recipe: InterleaveRecipe, roots: Sequence[str]) -> list[Stage[Any]]:
+    """In the order in which they run. roots: of the runs whose corpora are mined.
+
+    Raises InputError or RecipeError where a corpus is not finished, cannot be compared with the others, or holds fewer
+    pairs than a sample needs.
+    """
+    corpora = Corpora.of(roots)
+    check(corpora, recipe.supports)
+    return [
+        InterleaveKeys(corpora.inputs),
+        InterleaveProbe(corpora, recipe),
+        InterleaveGate(recipe),
+        InterleaveMine(corpora, recipe),
+        Interleaved(corpora, recipe),
+    ]

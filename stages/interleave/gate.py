@@ -1,0 +1,46 @@
+"""Refuse a band that is nearly empty; else decide how it is mined.
+
+Reads   interleave_probe
+Writes  seen (Seen): what the probe saw, and what mining costs by engine
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.commits import Whole
+from pipeline.errors import ShardFailed
+from pipeline.recipe import Json
+from pipeline.stage import Counts, Input, Need, Stage
+from pipeline.writer import ShardWriter, Task
+from stages.interleave.probe import InterleaveProbe
+from stages.interleave.recipe import InterleaveRecipe
+from stages.interleave.seen import Seen
+
+
+@dataclass(frozen=True)
+class InterleaveGate(Stage[None]):
+    """A stage of its own, so that what the probe saw is there to look at when the gate is shut."""
+
+    recipe: InterleaveRecipe
+    name, version = "interleave_gate", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return [Input(InterleaveProbe.name, Need.WHOLE)]
+
+    def settings(self) -> Mapping[str, Json]:
+        return {}
+
+    def conditions(self) -> Mapping[str, Json]:
+        """Decides whether there is a result, and no byte of it: it may be raised on the same root."""
+        return {"max_starved": self.recipe.max_starved}
+
+    def news(self, whole: Whole) -> str:
+        return str(Seen.read(whole))
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        seen = Seen.of_probe(task.whole(InterleaveProbe.name), self.recipe)
+        if seen.starved.value > self.recipe.max_starved:
+            raise ShardFailed(f"interleave: the band is nearly empty.\n{seen}\n{seen.advice()}")
+        out.json("seen", "seen_{stem}.json", seen.model_dump(mode="json"))
+        return Counts(seen.queries, seen.queries)

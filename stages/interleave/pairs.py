@@ -1,0 +1,90 @@
+"""The pairs that may be supports, memory-mapped: vectors of record, and what tells equal pictures and captions.
+
+Pairs count through the corpora in their order: the first one's row ids, then the second one's behind them.
+Shapes: N pairs of all corpora, T of a tile, D width, rules as the leakage rules count.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.commits import Whole
+from pipeline.errors import InputError
+from stages.index import Vectors
+from stages.interleave.supports import Half, Hashes, Ids, Queries
+from stages.neighbors import RULES, Keys
+
+INFINITE = 0x7C00  # the bits of float16 infinity; those of NaN are larger
+
+
+@dataclass(frozen=True)
+class Tile:
+    ids: Ids  # (T,) ascending
+    images: Half  # (T, D)
+    captions: Half  # (T, D)
+    hashes: Hashes  # (T, rules)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    images: Vectors
+    captions: Vectors
+    keys: Keys
+    wanted: npt.NDArray[np.bool_]  # (N,) whether a pair takes part
+
+    @classmethod
+    def open(cls, corpora: Sequence[Whole], keys: Whole, sources: Sequence[str]) -> "Pairs":
+        """sources: whose pairs take part; none: all."""
+        opened = Keys.open(keys)
+        known = pa.chunked_array([batch["source"] for batch in opened.batches], pa.string())
+        wanted = (
+            pc.is_in(known, pa.array(sources, pa.string())).to_numpy() if sources else np.ones(len(known), np.bool_)
+        )
+        return cls(Vectors(corpora, "image"), Vectors(corpora, "text"), opened, wanted)
+
+    @property
+    def width(self) -> int:
+        return self.images.width
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all vectors and hashes."""
+        return self.images.rows * (2 * 2 * self.width + 8 * len(RULES))
+
+    def drawn(self, count: int, seed: int) -> Ids:
+        """Ids of so many pairs that take part, or of all; ascending."""
+        ids = np.flatnonzero(self.wanted)
+        return np.sort(np.random.default_rng(seed).choice(ids, min(count, len(ids)), replace=False))
+
+    def queries(self, ids: Ids) -> Queries:
+        return Queries(self.images.gather(ids), self.captions.gather(ids), self.keys.hashes(ids))
+
+    def tiles(self, size: int) -> Iterator[Tile]:
+        """All pairs that take part, in order, at most `size` at once."""
+        for (first, images), (_, captions) in zip(self.images.blocks(), self.captions.blocks(), strict=True):
+            ids = first + np.flatnonzero(self.wanted[first : first + len(images)])
+            for start in range(0, len(ids), size):
+                some = ids[start : start + size]
+                tile = Tile(some, images[some - first], captions[some - first], self.keys.hashes(some).T.copy())
+                _refuse_infinite(tile)
+                yield tile
+
+
+def _refuse_infinite(tile: Tile) -> None:
+    """Raises InputError: what is not a number compares with nothing, and would be passed over."""
+    largest = np.maximum(_largest_bits(tile.images), _largest_bits(tile.captions))
+    if largest.max() >= INFINITE:
+        raise InputError(
+            f"row {tile.ids[largest >= INFINITE][0]:,} of the corpus holds a vector with values that are not finite; "
+            "make the stages embed and corpus again"
+        )
+
+
+def _largest_bits(vectors: Half) -> npt.NDArray[np.uint16]:
+    """(n, D) → (n,) the largest magnitudes, as their bits: floats order as these do, and NumPy compares them faster."""
+    bits: npt.NDArray[np.uint16] = (vectors.view(np.uint16) & 0x7FFF).max(axis=1)
+    return bits
