@@ -15,10 +15,11 @@ from stages.interleave.corpora import Corpora, InterleaveKeys, check
 from stages.interleave.gate import InterleaveGate
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.probe import InterleaveProbe
+from stages.interleave.reader import SampleReader
 from stages.interleave.recipe import InterleaveRecipe
 from stages.interleave.samples import Interleaved
 
-__all__ = ["InterleaveRecipe", "interleave_stages"]
+__all__ = ["InterleaveRecipe", "SampleReader", "interleave_stages"]
 
 
 def interleave_stages(recipe: InterleaveRecipe, roots: Sequence[str]) -> list[Stage[Any]]:

@@ -1,8 +1,9 @@
 """Mining by all products of both sides: what a GPU is good at, and on a processor the plain engine that the sweep is
 compared with.
 
-Tile by tile of rows, for some queries at a time: the products of images say which rows may lie in the band, those of
-captions which of these may be among the k best; what may is measured in float64, which is exact, and joins the best.
+Tile by tile of rows, for some queries at a time: the products of captions say which rows may be among a query's k best;
+where it has no k yet, those of images say which rows may lie in the band, and how good k of them are at least. What may
+be is measured in float64, which is exact, and joins the best.
 Shapes: Q queries, T rows of a tile, D width, k supports, n pairs that are measured, rules as the leakage rules count.
 """
 
@@ -22,6 +23,7 @@ from stages.interleave.supports import Half, Hashes, Ids, Queries, Rule, Support
 from stages.neighbors import NONE, RULES
 
 CHUNK = 32  # rows of a tile that share a maximum
+GATHERED = 2**17  # pairs of a tile that are measured one by one; of more, all products are made first
 MEASURED = 2**17  # pairs measured at once: 1 GiB at width 512
 ROOM = 0.8  # of a GPU's free memory that the rows may take to stay there
 
@@ -43,6 +45,12 @@ class Block:
     images: Tensor  # (n, D)
     captions: Tensor  # (n, D)
     hashes: Tensor  # (rules, n) int64: equal where the unsigned ones are
+
+    @cached_property
+    def ordered(self) -> tuple[Tensor, Tensor]:
+        """The hashes of each rule in order, and where each lies."""
+        values, places = self.hashes.sort(dim=1)
+        return values, places
 
     @cached_property
     def longest(self) -> float:
@@ -80,28 +88,36 @@ class Products:
     def _mine(self, queries: Queries, best: Supports) -> None:
         """best: of these queries, changed in place."""
         asking = self._block(np.arange(len(queries)), queries.images, queries.captions, queries.hashes)
-        floor = torch.full((len(queries),), -torch.inf, dtype=torch.float64, device=self.device)
         for tile in self._tiles:
+            floor = torch.from_numpy(best.caption_cosines[:, -1].copy()).to(self.device)
             found = self._measured(asking, tile, floor)
             best.add(*(column.numpy(force=True) for column in vars(found).values()))
-            floor = torch.from_numpy(best.caption_cosines[:, -1].copy()).to(self.device)
 
     def _measured(self, queries: Block, tile: Block, floor: Tensor) -> Measured:
         """Those pairs that may be among the k best of their query. floor (Q,): the k-th caption cosine so far."""
         error = (queries.images.shape[1] + 4) * self._arithmetic.error * queries.longest * tile.longest
-        images, captions = _products(queries.images, tile.images), _products(queries.captions, tile.captions)
+        captions = _products(queries.captions, tile.captions)
         captions[_barred(queries, tile, self.rule)] = -torch.inf
-        lowest, highest = self.rule.band.lowest_cosine, self.rule.band.highest_cosine
-        surely = (images >= lowest + error) & (images <= highest - error)
-        captions.masked_fill_((images < lowest - error) | (images > highest + error), -torch.inf)
-        enough = torch.maximum(floor, self._kth(captions.where(surely, -torch.inf)).double() - error) - error
-        query, column = torch.nonzero((captions >= enough.float()[:, None]) & (captions > -torch.inf), as_tuple=True)
-        image, caption = (
-            _exact(queries.images, tile.images, query, column),
-            _exact(queries.captions, tile.captions, query, column),
-        )
-        inside = (image >= lowest) & (image <= highest)
-        return Measured(query[inside], tile.ids[column[inside]], image[inside], caption[inside])
+        floor = floor - error
+        unknown = torch.nonzero(floor == -torch.inf)[:, 0]
+        if len(unknown):
+            some, others = captions[unknown], _products(queries.images[unknown], tile.images)
+            floor[unknown] = self._kth(some.where(self._inside(others, -error), -torch.inf)).double() - 2 * error
+            captions[unknown] = some.where(self._inside(others, error), -torch.inf)
+        query, column = torch.nonzero((captions >= floor.float()[:, None]) & (captions > -torch.inf), as_tuple=True)
+        if len(query) > GATHERED:
+            near = self._inside(_products(queries.images, tile.images)[query, column], error)
+            query, column = query[near], column[near]
+        image = _exact(queries.images, tile.images, query, column)
+        inside = self._inside(image, 0)
+        query, column = query[inside], column[inside]
+        caption = _exact(queries.captions, tile.captions, query, column)
+        return Measured(query, tile.ids[column], image[inside], caption)
+
+    def _inside(self, cosines: Tensor, margin: float) -> Tensor:
+        """Whether they lie in the band made wider by a margin on both sides."""
+        band = self.rule.band
+        return (cosines >= band.lowest_cosine - margin) & (cosines <= band.highest_cosine + margin)
 
     def _kth(self, captions: Tensor) -> Tensor:
         """captions (Q, T) → (Q,): no more than the k-th largest. As many chunks hold a value at least as large as the
@@ -154,23 +170,21 @@ def _exact(queries: Tensor, rows: Tensor, query: Tensor, column: Tensor) -> Tens
 def _barred(queries: Block, tile: Block, rule: Rule) -> tuple[Tensor, Tensor]:
     """Query and column of the pairs that show the same picture, or, unless it is wanted, have the same caption."""
     equal = [
-        _equal(queries.hashes[number], tile.hashes[number], nothing=NONE if name == "image_id" else None)
-        for number, name in enumerate(RULES)
-        if name != "phash" and (name != "caption" or not rule.own_caption)
+        _equal(queries, tile, name) for name in RULES if name != "phash" and (name != "caption" or not rule.own_caption)
     ]
-    query, column = _equal(queries.hashes[RULES.index("phash")], tile.hashes[RULES.index("phash")])
+    query, column = _equal(queries, tile, "phash")
     alike = _exact(queries.images, tile.images, query, column) >= SAME_IMAGE_COSINE
     equal.append((query[alike], column[alike]))
     return torch.cat([query for query, _ in equal]), torch.cat([column for _, column in equal])
 
 
-def _equal(asked: Tensor, there: Tensor, nothing: int | None = None) -> tuple[Tensor, Tensor]:
-    """asked (Q,), there (T,) → the places in both where they are equal. nothing: what is equal to nothing."""
-    ordered, column = there.sort(stable=True)
+def _equal(queries: Block, tile: Block, name: str) -> tuple[Tensor, Tensor]:
+    """Query and column where the hashes of a rule are equal."""
+    asked, (ordered, column) = queries.hashes[RULES.index(name)], (part[RULES.index(name)] for part in tile.ordered)
     first, end = torch.searchsorted(ordered, asked), torch.searchsorted(ordered, asked, right=True)
     count = end - first
-    if nothing is not None:
-        count[asked == nothing] = 0
+    if name == "image_id":
+        count[asked == NONE] = 0
     query = torch.arange(len(asked), device=asked.device).repeat_interleave(count)
     within = torch.arange(len(query), device=asked.device) - (count.cumsum(0) - count)[query]
     return query, column[first[query] + within]

@@ -59,19 +59,17 @@ class Supports:
 
     def add(self, query: Ids, row: Ids, image_cosine: Floats, caption_cosine: Floats) -> None:
         """Candidates, (n,) each: the best of both stay."""
-        num, k = self.rows.shape
-        every_query = np.concatenate([np.repeat(np.arange(num), k), query])
-        rows, images, captions = (
-            np.concatenate([known.ravel(), new])
-            for known, new in (
-                (self.rows, row),
-                (self.image_cosines, image_cosine),
-                (self.caption_cosines, caption_cosine),
-            )
-        )
-        order = np.lexsort((rows, -captions, every_query))
-        kept = order[np.searchsorted(every_query[order], np.arange(num))[:, None] + np.arange(k)]
-        self.rows[:], self.image_cosines[:], self.caption_cosines[:] = rows[kept], images[kept], captions[kept]
+        k = self.rows.shape[1]
+        touched, place = np.unique(query, return_inverse=True)
+        every = np.concatenate([np.repeat(np.arange(len(touched)), k), place])
+        columns = [
+            np.concatenate([known[touched].ravel(), new])
+            for known, new in zip(vars(self).values(), (row, image_cosine, caption_cosine), strict=True)
+        ]
+        order = np.lexsort((columns[0], -columns[2], every))
+        kept = order[np.searchsorted(every[order], np.arange(len(touched)))[:, None] + np.arange(k)]
+        for known, column in zip(vars(self).values(), columns, strict=True):
+            known[touched] = column[kept]
 
     @property
     def found(self) -> npt.NDArray[np.int64]:
