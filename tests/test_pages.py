@@ -36,10 +36,11 @@ def checkout(tmp_path: Path) -> Path:
     recipe["ingest"]["shard_size"] = 50
     recipe["filter"] |= {"defaults": {"min_clip_score": 0.0}}
     path.write_text(yaml.safe_dump(recipe))
-    for name in ("neighbors", "update"):
+    for name in ("neighbors", "update", "interleave"):
         path = path.with_name(f"{name}.yaml")
         recipe = yaml.safe_load(path.read_text()) | {"engine": "local"}
         recipe |= {"index": {"min_recall": None}} if name == "update" else {}
+        recipe |= {"interleave": {"max_starved": 1}} if name == "interleave" else {}
         path.write_text(yaml.safe_dump(recipe))
     return tmp_path
 
@@ -83,7 +84,7 @@ def test_what_a_page_shows_is_compared_as_a_reader_would(shown: str, told: bool)
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("page", "at_least"), [("operations.md", 12), ("retrieval.md", 3)])
+@pytest.mark.parametrize(("page", "at_least"), [("operations.md", 12), ("retrieval.md", 3), ("interleaved.md", 1)])
 def test_every_block_of_a_page_does_what_it_says(page: str, at_least: int, checkout: Path) -> None:
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     blocks = BLOCK.findall(text.replace("=0.35", "=0.05"))  # an encoder of three steps gives low scores

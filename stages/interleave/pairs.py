@@ -64,14 +64,13 @@ class Pairs:
         return Queries(self.images.gather(ids), self.captions.gather(ids), self.keys.hashes(ids))
 
     def tiles(self, size: int) -> Iterator[Tile]:
-        """All pairs that take part, in order, at most `size` at once."""
-        for (first, images), (_, captions) in zip(self.images.blocks(), self.captions.blocks(), strict=True):
-            ids = first + np.flatnonzero(self.wanted[first : first + len(images)])
-            for start in range(0, len(ids), size):
-                some = ids[start : start + size]
-                tile = Tile(some, images[some - first], captions[some - first], self.keys.hashes(some).T.copy())
-                _refuse_infinite(tile)
-                yield tile
+        """All pairs that take part, in order, `size` at once."""
+        ids = np.flatnonzero(self.wanted)
+        for first in range(0, len(ids), size):
+            some = ids[first : first + size]
+            tile = Tile(some, self.images.gather(some), self.captions.gather(some), self.keys.hashes(some).T.copy())
+            _refuse_infinite(tile)
+            yield tile
 
 
 def _refuse_infinite(tile: Tile) -> None:

@@ -92,7 +92,8 @@ class Seen(Section):
         metric, lo, hi = self.band
         lines = [f"{self.queries:,} queries, each with {self.rows:,} pairs: distances of images as {metric} reads them"]
         lines += self._bars()
-        for name, size in self.sizes.items():
+        for name in LARGEST:
+            size = self.sizes[name]
             told = " ← interleave.metric" if name == metric else ""
             lines.append(
                 f"in [{lo}, {hi}] as {name:<10} {size.mean} pairs a query, {size.share:.3%} of all; 5 % of the queries "
