@@ -17,6 +17,8 @@ WHERE = {
     "recall": "index_report/data/report_{shard}-{attempt}.parquet",
     "neighbor_keys": "neighbor_keys/data/keys_{shard}-{attempt}.arrow (Arrow IPC), in the order of the databases",
     "neighbors": "neighbors/data/neighbors_{corpus shard}_{shard}-{attempt}.parquet, aligned with that corpus shard",
+    "fewshot_keys": "fewshot_keys/data/keys_{shard}-{attempt}.arrow (Arrow IPC), the train corpora's rows first",
+    "fewshot": "fewshot/data/{selection}_{shots}_shots_{shard}-{attempt}.parquet, or paper_leaks_{shots}_shots_…",
     "rejects": "every stage: rejects/{shard}-{attempt}.parquet",
     "stats": "every stage: stats.parquet, one row a shard",
 }

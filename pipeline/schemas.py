@@ -226,6 +226,34 @@ SAMPLES = pa.schema(
     ]
 )
 
+FEWSHOT_KEYS = pa.schema([*INTERLEAVE_KEYS, pa.field("image_id", pa.string())])
+
+FEWSHOT = pa.schema(
+    [
+        # one row a test picture, one table a number of shots
+        pa.field("pair_id", pa.string(), nullable=False),  # the query: the picture's first row
+        pa.field("image_id", pa.string()),  # the query's
+        pa.field("query", SAMPLES.field("pairs").type.value_type, nullable=False),  # corpus: as in samples
+        # all pairs that show the query's picture, itself first
+        pa.field(
+            "references",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("pair_id", pa.string(), nullable=False),
+                        pa.field("caption", pa.string(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("supports", SAMPLES.field("pairs").type, nullable=False),  # in prompt order
+        pa.field("shots", pa.int32(), nullable=False),  # as many were asked for; a starved query has fewer supports
+        pa.field("selection", pa.string(), nullable=False),  # random, rices or paper
+        pa.field("leaks", pa.bool_(), nullable=False),  # True: chosen by the query's own caption
+    ]
+)
+
 STATS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -256,6 +284,8 @@ EVERY_SCHEMA = {
     "interleave_keys": INTERLEAVE_KEYS,
     "supports": SUPPORTS,
     "samples": SAMPLES,
+    "fewshot_keys": FEWSHOT_KEYS,
+    "fewshot": FEWSHOT,
     "rejects": REJECTS,
     "stats": STATS,
 }

@@ -5,6 +5,7 @@ Reads   one corpus or several
 Writes  interleave_keys: what tells equal pictures and captions · interleave_probe: some queries against all pairs ·
         interleave_gate: the band, seen and let pass · interleave_mine: the supports of every pair · interleaved: the
         samples, and their pictures in tars
+Or      fewshot_keys, fewshot: evaluation sets of few shots, with supports chosen so or by image or at random
 """
 
 from collections.abc import Sequence
@@ -12,14 +13,15 @@ from typing import Any
 
 from pipeline.stage import Stage
 from stages.interleave.corpora import Corpora, InterleaveKeys, check
+from stages.interleave.fewshot import Fewshot, FewshotKeys, check_splits
 from stages.interleave.gate import InterleaveGate
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.probe import InterleaveProbe
 from stages.interleave.reader import SampleReader
-from stages.interleave.recipe import InterleaveRecipe
+from stages.interleave.recipe import FewshotRecipe, InterleaveRecipe
 from stages.interleave.samples import Interleaved
 
-__all__ = ["InterleaveRecipe", "SampleReader", "interleave_stages"]
+__all__ = ["FewshotRecipe", "InterleaveRecipe", "SampleReader", "fewshot_stages", "interleave_stages"]
 
 
 def interleave_stages(recipe: InterleaveRecipe, roots: Sequence[str]) -> list[Stage[Any]]:
@@ -37,3 +39,13 @@ def interleave_stages(recipe: InterleaveRecipe, roots: Sequence[str]) -> list[St
         InterleaveMine(corpora, recipe),
         Interleaved(corpora, recipe),
     ]
+
+
+def fewshot_stages(recipe: FewshotRecipe, supports: Sequence[str], queries: str) -> list[Stage[Any]]:
+    """In the order in which they run. supports: roots of runs of the train split; queries: of the test split.
+
+    Raises InputError where a corpus is not finished, cannot be compared with the others, or is both.
+    """
+    corpora = Corpora.of([*supports, queries])
+    check_splits(corpora)
+    return [FewshotKeys(corpora.inputs), Fewshot(corpora, recipe)]

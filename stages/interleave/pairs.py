@@ -61,7 +61,10 @@ class Pairs:
         return np.sort(np.random.default_rng(seed).choice(ids, min(count, len(ids)), replace=False))
 
     def queries(self, ids: Ids) -> Queries:
-        return Queries(self.images.gather(ids), self.captions.gather(ids), self.keys.hashes(ids))
+        """Of pairs that take part, or of others."""
+        images, captions = self.images.gather(ids), self.captions.gather(ids)
+        _refuse_infinite(ids, images, captions)
+        return Queries(images, captions, self.keys.hashes(ids))
 
     def tiles(self, size: int) -> Iterator[Tile]:
         """All pairs that take part, in order, `size` at once."""
@@ -69,16 +72,16 @@ class Pairs:
         for first in range(0, len(ids), size):
             some = ids[first : first + size]
             tile = Tile(some, self.images.gather(some), self.captions.gather(some), self.keys.hashes(some).T.copy())
-            _refuse_infinite(tile)
+            _refuse_infinite(some, tile.images, tile.captions)
             yield tile
 
 
-def _refuse_infinite(tile: Tile) -> None:
+def _refuse_infinite(ids: Ids, images: Half, captions: Half) -> None:
     """Raises InputError: what is not a number compares with nothing, and would be passed over."""
-    largest = np.maximum(_largest_bits(tile.images), _largest_bits(tile.captions))
-    if largest.max() >= INFINITE:
+    largest = np.maximum(_largest_bits(images), _largest_bits(captions))
+    if (largest >= INFINITE).any():
         raise InputError(
-            f"row {tile.ids[largest >= INFINITE][0]:,} of the corpus holds a vector with values that are not finite; "
+            f"row {ids[largest >= INFINITE][0]:,} of the corpus holds a vector with values that are not finite; "
             "make the stages embed and corpus again"
         )
 
