@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """What a run did, and how it gets on if it is at work: rates, time left, stragglers, failed shards and their causes;
-rows and losses stage by stage, sizes, scores, recall, time."""
+rows and losses stage by stage, sizes, scores, recall, the band and the supports of samples, time."""
 
 import argparse
 import json

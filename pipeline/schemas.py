@@ -254,6 +254,62 @@ FEWSHOT = pa.schema(
     ]
 )
 
+BAND = pa.schema(
+    [
+        # what the probe saw of the band: one row a reading of a distance
+        pa.field("reading", pa.string(), nullable=False),  # l2, l2_squared, cosine
+        pa.field("mined", pa.bool_(), nullable=False),  # it is interleave.metric
+        pa.field("lo", pa.float64(), nullable=False),  # the bounds, as this reading takes them
+        pa.field("hi", pa.float64(), nullable=False),
+        pa.field("lowest_cosine", pa.float64(), nullable=False),  # of two images, what the bounds come to
+        pa.field("highest_cosine", pa.float64(), nullable=False),
+        pa.field("pairs", pa.float64(), nullable=False),  # in the band of a query, on average
+        pa.field("low", pa.float64(), nullable=False),  # 95 % interval of pairs
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("share", pa.float64(), nullable=False),  # of all pairs
+        pa.field("p5", pa.float64(), nullable=False),  # 5 % of the queries have at most so many pairs in their band
+        pa.field("median", pa.float64(), nullable=False),
+        pa.field("p95", pa.float64(), nullable=False),
+    ]
+)
+
+FIGURES = pa.schema(
+    [
+        # what is told of all samples
+        pa.field("figure", pa.string(), nullable=False),
+        pa.field("source", pa.string()),  # whose queries are counted; null: those of all
+        pa.field("value", pa.float64()),  # null: there was nothing to count
+        pa.field("low", pa.float64()),  # 95 % interval of an estimate; null: counted over the whole run
+        pa.field("high", pa.float64()),
+    ]
+)
+
+SUPPORT_HISTOGRAMS = pa.schema(
+    [
+        pa.field("measure", pa.string(), nullable=False),  # caption_similarity (cosine) or distance (of images)
+        pa.field("rank", pa.int32(), nullable=False),  # of the support by caption similarity: 1 …
+        pa.field("edge", pa.float64(), nullable=False),  # lower edge of a bin
+        pa.field("supports", pa.int64(), nullable=False),
+    ]
+)
+
+SUPPORT_USES = pa.schema(
+    [
+        pa.field("samples", pa.int64(), nullable=False),  # in so many samples
+        pa.field("pairs", pa.int64(), nullable=False),  # so many pairs are a support
+    ]
+)
+
+HUBS = pa.schema(
+    [
+        # the pairs that are a support most often
+        pa.field("row_id", pa.int64(), nullable=False),  # counting through the corpora
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("samples", pa.int64(), nullable=False),  # in so many
+    ]
+)
+
 STATS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -286,6 +342,11 @@ EVERY_SCHEMA = {
     "samples": SAMPLES,
     "fewshot_keys": FEWSHOT_KEYS,
     "fewshot": FEWSHOT,
+    "band": BAND,
+    "figures": FIGURES,
+    "support_histograms": SUPPORT_HISTOGRAMS,
+    "support_uses": SUPPORT_USES,
+    "hubs": HUBS,
     "rejects": REJECTS,
     "stats": STATS,
 }

@@ -4,7 +4,7 @@ are most similar to its own (Re-ViLM §4.2).
 Reads   one corpus or several
 Writes  interleave_keys: what tells equal pictures and captions · interleave_probe: some queries against all pairs ·
         interleave_gate: the band, seen and let pass · interleave_mine: the supports of every pair · interleaved: the
-        samples, and their pictures in tars
+        samples, and their pictures in tars · interleave_report: figures, plots, and samples to look at
 Or      fewshot_keys, fewshot: evaluation sets of few shots, with supports chosen so or by image or at random
 """
 
@@ -17,8 +17,13 @@ from stages.interleave.fewshot import Fewshot, FewshotKeys, check_splits
 from stages.interleave.gate import InterleaveGate
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.probe import InterleaveProbe
+<<<<<<< ours
 from stages.interleave.reader import SampleReader
 from stages.interleave.recipe import FewshotRecipe, InterleaveRecipe
+=======
+from stages.interleave.recipe import InterleaveRecipe
+from stages.interleave.report import InterleaveReport
+>>>>>>> theirs
 from stages.interleave.samples import Interleaved
 
 __all__ = ["FewshotRecipe", "InterleaveRecipe", "SampleReader", "fewshot_stages", "interleave_stages"]
@@ -38,6 +43,7 @@ def interleave_stages(recipe: InterleaveRecipe, roots: Sequence[str]) -> list[St
         InterleaveGate(recipe),
         InterleaveMine(corpora, recipe),
         Interleaved(corpora, recipe),
+        InterleaveReport(corpora, recipe),
     ]
 
 

@@ -1,7 +1,8 @@
 """Refuse a band that is nearly empty; else decide how it is mined.
 
 Reads   interleave_probe
-Writes  seen (Seen): what the probe saw, and what mining costs by engine
+Writes  seen (Seen): what the probe saw, and what mining costs by engine · band (BAND): the same of each reading of a
+        distance · plot: the histogram of distances with the band, and the sizes of the bands
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Stage
 from pipeline.writer import ShardWriter, Task
+from stages.interleave.plot import save_probe_plot
 from stages.interleave.probe import InterleaveProbe
 from stages.interleave.recipe import InterleaveRecipe
 from stages.interleave.seen import Seen
@@ -22,7 +24,7 @@ class InterleaveGate(Stage[None]):
     """A stage of its own, so that what the probe saw is there to look at when the gate is shut."""
 
     recipe: InterleaveRecipe
-    name, version = "interleave_gate", 1
+    name, version = "interleave_gate", 2
 
     @property
     def inputs(self) -> Sequence[Input]:
@@ -39,8 +41,12 @@ class InterleaveGate(Stage[None]):
         return str(Seen.read(whole))
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        seen = Seen.of_probe(task.whole(InterleaveProbe.name), self.recipe)
+        probe = task.whole(InterleaveProbe.name)
+        seen = Seen.of_probe(probe, self.recipe)
         if seen.starved.value > self.recipe.max_starved:
-            raise ShardFailed(f"interleave: the band is nearly empty.\n{seen}\n{seen.advice()}")
+            kept = f"Of every query it stays in {probe.folder.store.root}/data."
+            raise ShardFailed(f"interleave: the band is nearly empty.\n{seen}\n{kept}\n{seen.advice()}")
         out.json("seen", "seen_{stem}.json", seen.model_dump(mode="json"))
+        out.table("band", "band_{stem}.parquet", seen.table())
+        save_probe_plot(seen, probe.tables("band_sizes"), out.file("plot", "probe_{stem}.png"))
         return Counts(seen.queries, seen.queries)

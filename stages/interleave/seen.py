@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.commits import Whole
 from pipeline.recipe import Section
+from pipeline.schemas import BAND
 from stages.index import interval
 from stages.interleave.band import LARGEST, Band, Metric
 from stages.interleave.recipe import InterleaveRecipe
@@ -87,6 +89,27 @@ class Seen(Section):
     def edges(self) -> npt.NDArray[np.float64]:
         """(bins + 1,) of `cosines`."""
         return np.linspace(-1, 1, len(self.cosines) + 1)
+
+    def table(self) -> pa.Table:
+        """Schema BAND."""
+        mined = Band(*self.band)
+        bands = {metric: replace(mined, metric=metric) for metric in self.sizes}
+        rows = [
+            {
+                "reading": metric,
+                "mined": band == mined,
+                "lo": band.lo,
+                "hi": band.hi,
+                "lowest_cosine": band.lowest_cosine,
+                "highest_cosine": band.highest_cosine,
+                "pairs": self.sizes[metric].mean.value,
+                "low": self.sizes[metric].mean.low,
+                "high": self.sizes[metric].mean.high,
+                **self.sizes[metric].model_dump(exclude={"mean"}),
+            }
+            for metric, band in bands.items()
+        ]
+        return pa.Table.from_pylist(rows, schema=BAND)
 
     def __str__(self) -> str:
         metric, lo, hi = self.band

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["PAGE", "funnel", "progress", "rejects", "tables", "write_report"]
+__all__ = ["PAGE", "funnel", "look_next", "progress", "rejects", "tables", "write_report"]
 
 PAGE = "report.html"
 
@@ -34,7 +34,7 @@ def progress(root: str) -> "tuple[str, dict[str, pl.DataFrame]]":
 
 def tables(root: str) -> "dict[str, pl.DataFrame]":
     """Everything that can be counted, by title. Raises InputError where the root holds no run."""
-    from stages.report import counts, quantiles, recall
+    from stages.report import counts, quantiles, recall, samples
     from stages.report.root import RunRoot
 
     run = RunRoot(root)
@@ -44,6 +44,10 @@ def tables(root: str) -> "dict[str, pl.DataFrame]":
         "sources": counts.sources(run),
         "quantiles": quantiles.quantiles(run),
         "recall": recall.recall(run),
+        "band": samples.band(run),
+        "samples": samples.figures(run),
+        "hubs": samples.hubs(run),
+        "pictures": samples.pictures(run),
         "work": counts.work(run),
     }
 
@@ -65,3 +69,12 @@ def write_report(root: str) -> str:
 
     open_store(root).write(PAGE, page(RunRoot(root)).encode())
     return f"{root.rstrip('/')}/{PAGE}"
+
+
+def look_next(root: str) -> str:
+    """For the end of a job: the page, made anew, the pictures, and the command that tells the rest."""
+    from stages.report.root import RunRoot
+    from stages.report.samples import pictures
+
+    lines = [write_report(root), *pictures(RunRoot(root))["path"], f"python jobs/stats.py {root}"]
+    return "\n".join(["Look next at", *(f"  {line}" for line in lines)])

@@ -14,6 +14,8 @@ def cell(column: str, value: Any) -> str:
     """Shares in per cent, rows with a comma at the thousands, other figures to three digits."""
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if column.startswith("share"):
         return f"{value:.1%}"
     if isinstance(value, float):

@@ -15,6 +15,7 @@ STEPS = {
     "filter_duplicates": "no copies",
     "corpus": "in the corpus",
     "index": "indexed",
+    "interleaved": "in samples",
 }
 """The stages that every pair passes, and what a pair is called that came through."""
 

@@ -1,13 +1,24 @@
 """What the figures of a report leave out, so that nobody has to guess."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from stages.report.root import STAGES, RunRoot
 
-OPTIONAL = ("encoder", "filter_duplicates", "index_alive", "neighbor_keys", "neighbors")
+NEIGHBORS = ("neighbor_keys", "neighbors")
+SAMPLES = (
+    "interleave_keys",
+    "interleave_probe",
+    "interleave_gate",
+    "interleave_mine",
+    "interleave_neighbors",
+    "interleaved",
+    "interleave_report",
+)
+OPTIONAL = ("encoder", "filter_duplicates", "index_alive", *NEIGHBORS, *SAMPLES)
 BEFORE_THE_FILTER = ("ingest_count", "ingest_rows", "download", "embed")
 
 BEFORE_AN_UPDATE = (*BEFORE_THE_FILTER, "filter_judge", "corpus", "index_train", "index_add", "index")
+BEFORE_SAMPLES = (*BEFORE_AN_UPDATE, "index_report", "index_gate")
 
 ALWAYS = (
     "Seconds are those that workers spent on shards that were committed, added up. Waiting, shards that were begun and "
@@ -21,15 +32,10 @@ ALWAYS = (
 
 
 def not_covered(run: RunRoot) -> Iterator[str]:
-    others = run.crawls != [run]
-    if others:
-        roots = ", ".join(crawl.root for crawl in run.crawls)
-        yield f"How the pairs of {roots} were listed and fetched: each of these runs has a report of its own."
-    updated = run.recipe.get("update")
-    if updated:
-        roots = ", ".join([updated["index"], *updated.get("add", ())])
-        yield f"How the pairs of {roots} were collected, and the index trained: these runs have reports of their own."
-    left_out = (*OPTIONAL, *(BEFORE_THE_FILTER if others else ()), *(BEFORE_AN_UPDATE if updated else ()))
+    left_out = set(OPTIONAL)
+    for told, stages in _made_elsewhere(run):
+        yield told
+        left_out |= set(stages)
     missing = [stage for stage in STAGES if stage not in run.stages and stage not in left_out]
     if missing:
         yield f"Stages of which nothing is committed yet: {', '.join(missing)}."
@@ -38,3 +44,19 @@ def not_covered(run: RunRoot) -> Iterator[str]:
         if done < planned:
             yield f"{name} is not whole: {done:,} of {planned:,} shards are committed, and only these are counted."
     yield from ALWAYS
+
+
+def _made_elsewhere(run: RunRoot) -> Iterator[tuple[str, Sequence[str]]]:
+    """What is told of it, and its stages."""
+    if run.crawls != [run]:
+        roots = ", ".join(crawl.root for crawl in run.crawls)
+        told = f"How the pairs of {roots} were listed and fetched: each of these runs has a report of its own."
+        yield told, BEFORE_THE_FILTER
+    updated = run.recipe.get("update")
+    if updated:
+        roots = ", ".join([updated["index"], *updated.get("add", ())])
+        told = f"How the pairs of {roots} were collected, and the index trained: these runs have reports of their own."
+        yield told, BEFORE_AN_UPDATE
+    if "interleave_keys" in run.stages and "corpus" not in run.stages:
+        told = "How the pairs were collected: each run whose corpus was mined has a report of its own."
+        yield told, BEFORE_SAMPLES

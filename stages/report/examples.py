@@ -43,9 +43,11 @@ def kept(run: RunRoot) -> list[Example]:
 
 
 def left(run: RunRoot) -> list[Example]:
-    """Up to PER_REASON of every stage and reason, the commonest first."""
+    """Up to PER_REASON of every stage and reason, the commonest first. A query that starved has left no corpus."""
     found = [pl.DataFrame(schema=CHOSEN)]
     for stage, files in run.stages.items():
+        if stage == "interleaved":
+            continue
         drawn = pl.col("pair_id", "detail").bottom_k_by(DRAWN, PER_REASON)
         by_reason = files.rejects().group_by("reason").agg(drawn, rows=pl.len()).explode("pair_id", "detail")
         rows = by_reason.sort("rows", "reason", "pair_id", descending=[True, False, False])

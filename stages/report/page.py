@@ -7,7 +7,18 @@ from stages.report import examples
 from stages.report.coverage import not_covered
 from stages.report.markup import Markup, element
 from stages.report.root import RunRoot
-from stages.report.sections import encoder, funnel, index, kept, losses, rejected, scores, size_and_speed, unseen
+from stages.report.sections import (
+    encoder,
+    funnel,
+    index,
+    kept,
+    losses,
+    rejected,
+    samples,
+    scores,
+    size_and_speed,
+    unseen,
+)
 from stages.report.summary import summary
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -39,5 +50,6 @@ def _sections(run: RunRoot) -> Iterator[tuple[str, Markup]]:
     yield "Some of the rows that never became a picture", unseen([e for e in gone if not e.picture])
     yield "The encoder that this run trained, on scenes it has not seen", encoder(run)
     yield "What the index finds", index(run)
+    yield "Every pair with its supports: the band, and the samples", samples(run)
     yield "Size and speed", size_and_speed(run)
     yield "What this report does not cover", element("ul", *(element("li", line) for line in not_covered(run)))

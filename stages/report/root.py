@@ -35,6 +35,13 @@ STAGES = (
     "index_gate",
     "neighbor_keys",
     "neighbors",
+    "interleave_keys",
+    "interleave_probe",
+    "interleave_gate",
+    "interleave_mine",
+    "interleave_neighbors",
+    "interleaved",
+    "interleave_report",
 )
 """In the order in which they read one another."""
 
@@ -48,7 +55,8 @@ TABLES = {
 """Of each stage that writes one row a pair: what its commit records call the table, and its columns."""
 
 OF_A_CRAWL = ("download", "embed")
-RECIPE = "recipe.yaml"
+RECIPES = ("recipe.yaml", "interleave.yaml")
+"""Of the job that made the corpus, else of the one that mined others' corpora."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,8 @@ class RunRoot:
     def recipe(self) -> Mapping[str, Json]:
         """As resolved by the job; empty where the run has none."""
         store = open_store(self.root)
-        return cast(dict[str, Json], yaml.safe_load(store.read(RECIPE))) if store.size(RECIPE) else {}
+        name = next((name for name in RECIPES if store.size(name)), None)
+        return cast(dict[str, Json], yaml.safe_load(store.read(name))) if name else {}
 
     @cached_property
     def crawls(self) -> Sequence["RunRoot"]:

@@ -8,6 +8,7 @@ import polars as pl
 
 from pipeline.recipe import Json
 from stages.report import counts
+from stages.report import samples as of_samples
 from stages.report.cells import cell, heading, numeric, rows_of, shortened
 from stages.report.examples import Example
 from stages.report.markup import Markup, element, image, joined
@@ -118,6 +119,12 @@ def index(run: RunRoot) -> Markup:
     )
     plot = image(shard.path("plot").read_bytes(), "png", "Recall against modelled cost")
     return joined(element("p", told), table(recall(run)), element("figure", plot))
+
+
+def samples(run: RunRoot) -> Markup:
+    made = of_samples.plots(run)
+    figures = (element("figure", image(shard.path(name).read_bytes(), "png", told)) for told, shard, name in made)
+    return joined(table(of_samples.band(run)), table(of_samples.figures(run)), *figures, table(of_samples.hubs(run)))
 
 
 def size_and_speed(run: RunRoot) -> Markup:

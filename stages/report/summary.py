@@ -23,6 +23,8 @@ def _lines(run: RunRoot) -> Iterator[tuple[str, str]]:
     listed = (recipe.get("ingest") or {}).get("sources", [])
     if listed:
         yield "Sources", ", ".join(f"{source['name']} (preset {source['preset']})" for source in listed)
+    elif recipe.get("corpora"):
+        yield "Pairs of", ", ".join(recipe["corpora"])
     elif run.crawls != [run]:
         yield "Pairs of", ", ".join(crawl.root for crawl in run.crawls)
     if "embed" in recipe and run.crawls == [run]:
