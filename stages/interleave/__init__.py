@@ -17,13 +17,9 @@ from stages.interleave.fewshot import Fewshot, FewshotKeys, check_splits
 from stages.interleave.gate import InterleaveGate
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.probe import InterleaveProbe
-<<<<<<< ours
 from stages.interleave.reader import SampleReader
 from stages.interleave.recipe import FewshotRecipe, InterleaveRecipe
-=======
-from stages.interleave.recipe import InterleaveRecipe
 from stages.interleave.report import InterleaveReport
->>>>>>> theirs
 from stages.interleave.samples import Interleaved
 
 __all__ = ["FewshotRecipe", "InterleaveRecipe", "SampleReader", "fewshot_stages", "interleave_stages"]
