@@ -1,6 +1,7 @@
 #!/usr/bin/env python
 """Is any neighbour a leak? Check the finished neighbours of a run against its corpora: every row, every rule, and a
-sample of rows searched again by brute force. Exit 0: clean. 1: a leak, or anything else that is wrong."""
+sample of rows searched again by brute force; five-pair samples likewise, where they are named. Exit 0: clean. 1: a
+leak, or anything else that is wrong."""
 
 import argparse
 import sys
@@ -21,7 +22,9 @@ def natural(text: str) -> int:
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("root", help="a run whose neighbours are finished")
-    parser.add_argument("--sample", type=natural, default=1000, help="rows that are searched for again (1000)")
+    parser.add_argument(
+        "--sample", type=natural, default=1000, help="rows that are searched for, and queries mined again (1000)"
+    )
     parser.add_argument("--seed", type=natural, default=0, help="of the sample (0)")
     parser.add_argument("--interleaved", metavar="ROOT", help="check the five-pair samples of this run as well")
     given = parser.parse_args(argv)

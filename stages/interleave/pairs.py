@@ -55,6 +55,20 @@ class Pairs:
         """Of all vectors and hashes."""
         return self.images.rows * (2 * 2 * self.width + 8 * len(RULES))
 
+    def refuse_shared_ids(self) -> None:
+        """Raises InputError where two pairs have one pair_id, and would count as one picture and have one name."""
+        hashes = np.concatenate([hashed[RULES.index("pair")] for hashed in self.keys.hashed])
+        ordered = np.argsort(hashes, kind="stable")
+        again = np.flatnonzero(np.diff(hashes[ordered]) == 0)
+        if len(again):
+            first, second = ordered[again[0] : again[0] + 2]
+            pair_id = self.keys.rows(np.array([first]), ["pair_id"])["pair_id"][0]
+            raise InputError(
+                f"interleave: rows {first:,} and {second:,} of the corpora both bear the pair id {pair_id} "
+                f"({len(again):,} such): sources of different lists, or of different splits of one list, need "
+                "different names in ingest.sources"
+            )
+
     def drawn(self, count: int, seed: int) -> Ids:
         """Ids of so many pairs that take part, or of all; ascending."""
         ids = np.flatnonzero(self.wanted)

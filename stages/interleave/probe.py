@@ -49,7 +49,9 @@ class InterleaveProbe(Stage["Sweep"]):
         return self.recipe.model_dump(include={*band, "sources", "probe_queries", "seed"})
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        drawn = open_pairs(self.corpora, self.recipe, whole).drawn(self.recipe.probe_queries, self.recipe.seed).tolist()
+        pairs = open_pairs(self.corpora, self.recipe, whole)
+        pairs.refuse_shared_ids()
+        drawn = pairs.drawn(self.recipe.probe_queries, self.recipe.seed).tolist()
         parts = [drawn[first : first + QUERIES_OF_A_SHARD] for first in range(0, len(drawn), QUERIES_OF_A_SHARD)]
         return Plan([Shard(shard_id(number), {"queries": part}) for number, part in enumerate(parts)])
 

@@ -45,4 +45,4 @@ class SampleReader:
         """The JPEGs of a sample (a row of `table`) in its order, the query's last, read at their places in the tars."""
         pairs: Sequence[dict[str, Any]] = sample["pairs"]
         read = read_pictures(pairs, self.corpora)
-        return [read[pair["pair_id"]] for pair in pairs]
+        return [read[pair["corpus"], pair["row_id"]] for pair in pairs]

@@ -1,6 +1,7 @@
 """Five-pair samples: the supports in a seeded order, the query last (Re-ViLM §4.2).
 
-Reads   interleave_mine shard by shard; interleave_keys, for captions and places; the corpora, for pictures
+Reads   interleave_mine shard by shard; interleave_keys, for captions and places; the corpora, for pictures;
+        interleave_neighbors and what it was made of, where interleave.neighbors says so
 Writes  samples (SAMPLES): a row a sample · tar, where interleave.materialize says so, in webdataset's layout: of each
         sample the members KEY.0.jpg, KEY.0.txt … KEY.4.txt and KEY.json, where KEY is the query's pair_id
 Rejects starved: a query with fewer supports than asked for, where interleave.on_starved says skip
@@ -22,12 +23,13 @@ import pyarrow as pa
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.schemas import SAMPLES
-from pipeline.stage import Counts, Input, Need, Stage
+from pipeline.stage import Counts, Input, Need, Resources, Stage
 from pipeline.tars import add_member
 from pipeline.writer import ShardWriter, Task
 from stages.filter import CorpusReader
 from stages.interleave.corpora import Corpora, InterleaveKeys
 from stages.interleave.mine import InterleaveMine
+from stages.interleave.neighbors import InterleaveNeighbors, SampleNeighbors
 from stages.interleave.recipe import InterleaveRecipe
 from stages.neighbors import Keys
 
@@ -41,34 +43,48 @@ Row = dict[str, Any]
 class Opened:
     keys: Keys
     corpora: Sequence[CorpusReader]
+    neighbors: SampleNeighbors | None
 
 
 @dataclass(frozen=True)
 class Interleaved(Stage[Opened]):
     corpora: Corpora
     recipe: InterleaveRecipe
+    stored: tuple[Input, ...] = ()  # of the neighbours; none: they are not asked for
     name, version, stateful = "interleaved", 1, True
 
     @property
     def inputs(self) -> Sequence[Input]:
-        return [Input(InterleaveMine.name), *self.corpora.inputs, Input(InterleaveKeys.name, Need.WHOLE)]
+        by_row = [Input(InterleaveNeighbors.name, Need.WHOLE)] if self.stored else []
+        keys = Input(InterleaveKeys.name, Need.WHOLE)
+        return [Input(InterleaveMine.name), *self.corpora.inputs, keys, *by_row, *self.stored]
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(memory_gib=2 if self.stored else 1)
 
     def settings(self) -> Mapping[str, Json]:
         return self.recipe.model_dump(include={"on_starved", "seed", "materialize"})
 
     def open(self, task: Task) -> Opened:
-        keys = Keys.open(task.whole(InterleaveKeys.name))
-        return Opened(keys, [CorpusReader(root) for root in self.corpora.roots])
+        whole = {source.key: task.whole(source.key) for source in self.inputs if source.need is Need.WHOLE}
+        neighbors = SampleNeighbors.open(whole, self.stored, self.corpora.inputs[0]) if self.stored else None
+        readers = [CorpusReader(root) for root in self.corpora.roots]
+        return Opened(Keys.open(whole[InterleaveKeys.name]), readers, neighbors)
 
     def process(self, task: Task, out: ShardWriter, state: Opened) -> Counts:
         mined = self._told(task.read(InterleaveMine.name).table("supports"), state)
-        samples = [row for row in mined if not self._rejected(row, out)]
-        out.table("samples", "samples_{stem}.parquet", pa.Table.from_pylist(samples, schema=SAMPLES))
+        samples = pa.Table.from_pylist([row for row in mined if not self._rejected(row, out)], schema=SAMPLES)
+        counted: Mapping[str, int] = {}
+        if state.neighbors:
+            neighbors, counted = state.neighbors.of(samples)
+            samples = samples.drop(["neighbors"]).append_column(SAMPLES.field("neighbors"), neighbors)
+        out.table("samples", "samples_{stem}.parquet", samples)
         if self.recipe.materialize:
             with tarfile.open(out.file("tar", "{stem}.tar"), "w") as tar:
-                for first in range(0, len(samples), BATCH):
-                    add_samples(tar, samples[first : first + BATCH], state.corpora)
-        return Counts(len(mined), len(samples))
+                for first in range(0, samples.num_rows, BATCH):
+                    add_samples(tar, samples.slice(first, BATCH).to_pylist(), state.corpora)
+        return Counts(len(mined), samples.num_rows, counted)
 
     def _rejected(self, row: Row, out: ShardWriter) -> bool:
         found, wanted = len(row["supports"]), self.recipe.supports
@@ -116,15 +132,15 @@ def add_samples(tar: tarfile.TarFile, samples: Sequence[Row], corpora: Sequence[
     pictures = read_pictures([pair for sample in samples for pair in sample["pairs"]], corpora)
     for sample in samples:
         for place, pair in enumerate(sample["pairs"]):
-            add_member(tar, f"{sample['pair_id']}.{place}.jpg", pictures[pair["pair_id"]])
+            add_member(tar, f"{sample['pair_id']}.{place}.jpg", pictures[pair["corpus"], pair["row_id"]])
             add_member(tar, f"{sample['pair_id']}.{place}.txt", pair["caption"].encode())
         told = {"pair_ids": [pair["pair_id"] for pair in sample["pairs"]]}
         told |= {name: sample[name] for name in ("distances", "caption_similarities", "order", "neighbors")}
         add_member(tar, f"{sample['pair_id']}.json", json.dumps(told, ensure_ascii=False).encode())
 
 
-def read_pictures(pairs: Iterable[Row], corpora: Sequence[CorpusReader]) -> dict[str, bytes]:
-    """Stored JPEGs by pair id, each read once, tar by tar and front to back."""
+def read_pictures(pairs: Iterable[Row], corpora: Sequence[CorpusReader]) -> dict[tuple[int, int], bytes]:
+    """Stored JPEGs by corpus and row, each read once, tar by tar and front to back."""
     ordered = sorted(pairs, key=itemgetter("corpus", "input", "shard", "offset"))
-    distinct = {pair["pair_id"]: pair for pair in ordered}
-    return {pair_id: corpora[pair["corpus"]].picture(pair) for pair_id, pair in distinct.items()}
+    distinct = {(pair["corpus"], pair["row_id"]): pair for pair in ordered}
+    return {place: corpora[pair["corpus"]].picture(pair) for place, pair in distinct.items()}

@@ -9,12 +9,15 @@ from typing import Any
 from pipeline.stage import Stage
 from stages.neighbors.databases import Databases, check
 from stages.neighbors.keys import NONE, RULES, Keys, NeighborKeys, PairKeys, consecutive
+from stages.neighbors.leakage import KEPT, NOTHING, first_broken
 from stages.neighbors.neighbors import Neighbors
 from stages.neighbors.reader import NeighborReader
 from stages.neighbors.recipe import Device, NeighborsRecipe
 
 __all__ = [
+    "KEPT",
     "NONE",
+    "NOTHING",
     "RULES",
     "Device",
     "Keys",
@@ -22,6 +25,7 @@ __all__ = [
     "NeighborsRecipe",
     "PairKeys",
     "consecutive",
+    "first_broken",
     "neighbor_stages",
 ]
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from pipeline.commits import Committed, Whole
 from pipeline.recipe import Json
-from pipeline.schemas import NEIGHBOR_KEYS
+from pipeline.schemas import NEIGHBOR_KEYS, NEIGHBOR_LIST
 from pipeline.stage import Counts, Input, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.filter import normalised
@@ -104,6 +104,20 @@ class Keys:
             order.append(wanted)
             parts.append(pa.table(self.batches[number].select(columns).take(pa.array(rows))))
         return pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(order))))
+
+    def told(self, places: Ids, similarities: npt.NDArray[np.floating], bases: Ids) -> pa.StructArray:
+        """(n,) each → n items of NEIGHBOR_LIST. bases: (databases + 1,) the place of each one's first row."""
+        database = np.searchsorted(bases, places, side="right") - 1
+        texts = self.rows(places, ["pair_id", "caption"])
+        columns = {
+            "database": database.astype(np.int32),
+            "row_id": places - bases[database],
+            "pair_id": texts["pair_id"],
+            "similarity": similarities.astype(np.float32),
+            "caption": texts["caption"],
+        }
+        items: pa.StructArray = pa.table(columns, pa.schema(list(NEIGHBOR_LIST.value_type))).to_struct_array()
+        return items.combine_chunks()
 
 
 def rule_hashes(metadata: pa.Table) -> Hashes:

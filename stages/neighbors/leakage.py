@@ -6,6 +6,8 @@ are equal. Each is counted under the first rule that applies, in this order.
 Shapes: Q queries, R candidates of each, D width, k wanted.
 """
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -23,7 +25,13 @@ Half = npt.NDArray[np.float16]
 Marks = npt.NDArray[np.int8]
 
 
-def first_broken(places: Ids, asked: Hashes, asked_images: Half, keys: Keys, images: Vectors) -> Marks:
+class Images(Protocol):
+    """(Q, D): an array, or what reads its rows when they are asked for."""
+
+    def __getitem__(self, rows: Ids, /) -> Half: ...
+
+
+def first_broken(places: Ids, asked: Hashes, asked_images: Images, keys: Keys, images: Vectors) -> Marks:
     """places (Q, R) of the candidates, −1: none; asked (rules, Q) and asked_images (Q, D) of the queries → (Q, R)."""
     marks = np.full(places.shape, NOTHING, np.int8)
     query, rank = np.nonzero(places >= 0)

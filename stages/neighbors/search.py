@@ -96,18 +96,7 @@ class Search:
     def table(self, pair_ids: pa.ChunkedArray, answers: Answers) -> pa.Table:
         """Schema NEIGHBORS. pair_ids: of the queries."""
         there = answers.places >= 0
-        places = answers.places[there]
-        database = np.searchsorted(self.starts, places, side="right") - 1
-        texts = self.keys.rows(places, ["pair_id", "caption"])
-        columns = {
-            "database": database.astype(np.int32),
-            "row_id": places - self.starts[database],
-            "pair_id": texts["pair_id"],
-            "similarity": answers.similarity[there].astype(np.float32),
-            "caption": texts["caption"],
-        }
-        kind = NEIGHBORS.field("neighbors").type.value_type
-        items = pa.table(columns, schema=pa.schema(list(kind))).to_struct_array().combine_chunks()
+        items = self.keys.told(answers.places[there], answers.similarity[there], self.starts)
         ends = np.cumsum([0, *there.sum(axis=1)], dtype=np.int32)
         lists = pa.ListArray.from_arrays(ends, items, type=NEIGHBORS.field("neighbors").type)
         kinds = list(NEIGHBORS.field("removed").type)

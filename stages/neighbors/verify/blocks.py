@@ -17,6 +17,9 @@ from stages.neighbors.verify.databases import Databases, Span
 from stages.neighbors.verify.findings import Check, Findings
 from stages.neighbors.verify.rules import Integers, Vectors
 
+Holders = Mapping[str, Sequence[Committed]]
+"""File name → the shards that hold such a file."""
+
 BLOCK_ROWS = 100_000
 """Query rows of a block. The metadata of all databases are read once a block, and its vectors are 100 MiB at width 512.
 """
@@ -37,6 +40,11 @@ class Block:
     def name(self, row: int) -> str:
         return f"{self.pairs['shard'][row]} {self.pairs['pair_id'][row]}"
 
+    @property
+    def lists(self) -> pa.ListArray:
+        """(B,)"""
+        return self.listed["neighbors"].combine_chunks()
+
     def take(self, rows: Integers) -> "Block":
         return Block(self.pairs.take(rows), self.images[rows], self.listed.take(rows))
 
@@ -56,10 +64,10 @@ class Listed:
     entries: pa.Table  # (n,) the fields of a neighbour
 
     @classmethod
-    def of(cls, block: Block, databases: Databases) -> "Listed":
-        column = block.listed["neighbors"].combine_chunks()
-        entries = pa.Table.from_struct_array(pc.list_flatten(column))
-        query = pc.list_parent_indices(column).to_numpy().astype(np.int64)
+    def of(cls, lists: pa.ListArray, databases: Databases) -> "Listed":
+        """lists (B,): the neighbours of each row."""
+        entries = pa.Table.from_struct_array(pc.list_flatten(lists))
+        query = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
         place = databases.places(entries["database"].to_numpy(), entries["row_id"].to_numpy())
         return cls(query, place, entries)
 
@@ -67,9 +75,8 @@ class Listed:
         return Listed(self.query[chosen], self.place[chosen], self.entries.take(chosen))
 
 
-def read_blocks(whole: Whole, corpus: Sequence[Span], findings: Findings) -> Iterator[Block]:
+def read_blocks(holders: Holders, corpus: Sequence[Span], findings: Findings) -> Iterator[Block]:
     """All rows that can be read; what cannot is among the findings."""
-    holders = _holders(whole, findings)
     parts: list[Block] = []
     for span in corpus:
         parts += _read(span, holders, findings)
@@ -80,8 +87,7 @@ def read_blocks(whole: Whole, corpus: Sequence[Span], findings: Findings) -> Ite
         yield Block.joined(parts)
 
 
-def _holders(whole: Whole, findings: Findings) -> Mapping[str, list[Committed]]:
-    """File name → the shards that hold such a file."""
+def holders_of(whole: Whole, findings: Findings) -> Holders:
     holders = defaultdict(list)
     for shard in whole.shards:
         try:
@@ -94,7 +100,7 @@ def _holders(whole: Whole, findings: Findings) -> Mapping[str, list[Committed]]:
     return holders
 
 
-def _read(span: Span, holders: Mapping[str, list[Committed]], findings: Findings) -> list[Block]:
+def _read(span: Span, holders: Holders, findings: Findings) -> list[Block]:
     """One, or none where the corpus shard has no whole file."""
     shard = span.committed.shard
     try:
@@ -114,20 +120,25 @@ def _read(span: Span, holders: Mapping[str, list[Committed]], findings: Findings
     return [Block(pairs.take(there), span.images(there), listed.take(position[there]))]
 
 
-def _table(name: str, holders: Mapping[str, list[Committed]]) -> pa.Table:
+def _table(name: str, holders: Holders) -> pa.Table:
     """Raises InputError where there is not one whole file of the right columns."""
     if len(holders[name]) != 1:
         raise InputError(f"{len(holders[name])} shards hold a file {name} instead of one")
-    committed = holders[name][0]
+    table = whole_table(holders[name][0], name, NEIGHBORS, "NEIGHBORS")
+    if pc.list_flatten(table["neighbors"]).null_count:
+        raise InputError(f"{holders[name][0].entry(name).path} lists a neighbour that is null")
+    return table
+
+
+def whole_table(committed: Committed, name: str, schema: pa.Schema, schema_name: str) -> pa.Table:
+    """Raises InputError where the file is not the one that was committed, or has other columns."""
     entry = committed.entry(name)
     if sha256_of_file(committed.path(name)) != entry.sha256:
         raise InputError(f"{entry.path} is not what was committed: its sha256 is another")
     table = committed.table(name)
-    if table.schema != NEIGHBORS:
+    if table.schema != schema:
         columns = ", ".join(f"{field.name} {field.type}" for field in table.schema)
-        raise InputError(f"{entry.path} has other columns than NEIGHBORS: {columns}")
-    if pc.list_flatten(table["neighbors"]).null_count:
-        raise InputError(f"{entry.path} lists a neighbour that is null")
+        raise InputError(f"{entry.path} has other columns than {schema_name}: {columns}")
     return table
 
 

@@ -4,11 +4,11 @@ place: a row's number over all databases, in the order of database and row_id. I
 Shapes: N rows of all databases, D width, n rows asked for.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.commits import Committed, Whole
 from pipeline.errors import InputError
+from pipeline.recipe import Json
 from stages.neighbors.verify.rules import COLUMNS, Integers, Mask, Vectors, with_caption_keys
 
 Key = Literal["image", "text", "mixed"]
@@ -26,6 +27,15 @@ class Said(BaseModel):
     """Of a plan; it may say more than is needed here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def read(cls, said: Mapping[str, Json], where: str) -> Self:
+        """where: the file. Raises InputError where it says too little."""
+        try:
+            return cls.model_validate(said)
+        except ValidationError as error:
+            fault = error.errors()[0]
+            raise InputError(f"{where}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from None
 
 
 class CorpusSaid(Said):
@@ -61,12 +71,7 @@ class SearchPlan(Said):
     @classmethod
     def of(cls, whole: Whole) -> "SearchPlan":
         """Raises InputError where the plan says too little."""
-        try:
-            return cls.model_validate(whole.plan().resolved)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise InputError(f"{whole.folder.root}/{whole.folder.stage}/plan.json: {where}: {fault['msg']}") from None
+        return cls.read(whole.plan().resolved, f"{whole.folder.root}/{whole.folder.stage}/plan.json")
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,9 @@ class Span:
     def rows(self) -> int:
         return self.committed.record.rows_out
 
-    def pairs(self, rows: Integers | None = None) -> pa.Table:
-        """COLUMNS and caption_key, of all rows or of some."""
-        table = self.committed.table("metadata", COLUMNS)
+    def pairs(self, rows: Integers | None = None, more: Sequence[str] = ()) -> pa.Table:
+        """COLUMNS, more of the metadata's columns, and caption_key; of all rows or of some."""
+        table = self.committed.table("metadata", [*COLUMNS, *more])
         return with_caption_keys(table if rows is None else table.take(pa.array(rows)))
 
     def images(self, rows: Integers | slice) -> Vectors:
@@ -124,6 +129,18 @@ class Databases:
             spans += found
             sizes.append(sum(span.rows for span in found))
         return cls(spans, np.array([*accumulate(sizes, initial=0)], np.int64), plan.key)
+
+    @classmethod
+    def of_corpora(cls, roots: Sequence[str]) -> "Databases":
+        """Each corpus as a database of its own."""
+        found = [spans_of_corpus(root) for root in roots]
+        sizes = (sum(span.rows for span in spans) for spans in found)
+        bases = np.array([*accumulate(sizes, initial=0)], np.int64)
+        return cls([span for spans in found for span in spans], bases, "image")
+
+    @property
+    def width(self) -> int:
+        return int(self.spans[0].images(slice(0)).shape[1])
 
     @cached_property
     def starts(self) -> Integers:

@@ -34,6 +34,23 @@ class Check(StrEnum):
     CAPTION = "neighbours have not the query's caption"
     MEMBERS = "sampled rows list what brute force finds"
     REMOVED = "sampled rows count removals as brute force"
+    SAMPLE_FILES = "shards of samples have a whole file"
+    SAMPLE_COLUMNS = "samples' columns agree with each other"
+    SAMPLE_ROWS = "samples' pairs are rows of the corpus"
+    SAMPLE_PAIRS = "samples' pairs bear their row's columns"
+    SAMPLE_ONCE = "samples have a query of their own"
+    SAMPLE_SIZES = "samples have as many supports as asked for"
+    DISTINCT = "samples hold no pair twice"
+    SAME_IMAGE = "supports have not the query's image"
+    OWN_CAPTION = "supports have not the query's caption"
+    BAND = "supports' images are in the band"
+    DISTANCE = "supports' distance is exact"
+    CAPTION_SIMILARITY = "supports' caption similarity is exact"
+    RANKED = "supports are in order of caption similarity"
+    STORED = "samples' neighbours are stored ones"
+    STORED_ORDER = "samples' neighbours are in their stored order"
+    LEFT_OUT = "stored neighbours left out are leaks"
+    OPTIMAL = "queries have the supports of brute force"
 
 
 LEAKS = (Check.PAIR, Check.IMAGE_ID, Check.SHA256, Check.PHASH, Check.CAPTION)

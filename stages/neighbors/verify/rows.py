@@ -26,17 +26,22 @@ class Compared:
     rule: Integers  # (m,) the first that is broken, or NO_RULE
     alive: Mask  # (m,)
 
+    def take(self, chosen: Integers) -> "Compared":
+        numbers, others = self.numbers[chosen], self.others.take(chosen)
+        return Compared(numbers, others, self.similarity[chosen], self.rule[chosen], self.alive[chosen])
+
 
 def compare(
     pairs: pa.Table, images: Vectors, query: Integers, place: Integers, databases: Databases
 ) -> Iterator[Compared]:
     """pairs (B,) and images (B, D); query (n,) of them against place (n,) → all n, each database shard read once."""
     for span, numbers, rows in databases.by_span(place):
-        others = span.pairs(rows)
+        distinct, which = np.unique(rows, return_inverse=True)
+        others = span.pairs(distinct)
         for start in range(0, len(rows), WIDENED):
             some = slice(start, start + WIDENED)
             asked = query[numbers[some]]
-            found, asked_images = others.slice(start, WIDENED), images[asked]
+            found, asked_images = others.take(which[some]), images[asked]
             yield Compared(
                 numbers[some],
                 found,
@@ -47,7 +52,7 @@ def compare(
 
 
 def check_rows(block: Block, databases: Databases, k: int, findings: Findings) -> None:
-    listed = Listed.of(block, databases)
+    listed = Listed.of(block.lists, databases)
     _check_sizes(block, listed, k, findings)
     listed = _check_ids(block, listed, findings)
     similarity = np.empty(len(listed.place))
@@ -86,21 +91,21 @@ def _check_neighbors(block: Block, listed: Listed, compared: Compared, findings:
     def name(number: int) -> str:
         return f"{block.name(int(listed.query[number]))}: neighbour {compared.others['pair_id'][number]}"
 
+    check_entries(listed, compared, name, findings)
+    for rule, check in enumerate(LEAKS):
+        findings.judge(check, compared.rule == rule, name)
+
+
+def check_entries(listed: Listed, compared: Compared, name: Callable[[int], str], findings: Findings) -> None:
+    """listed and compared: the same m neighbours, with the queries that they are listed for."""
     said = listed.entries["similarity"].to_numpy()
     exact = compared.similarity.astype(np.float32)
     findings.judge(
         Check.SIMILARITY, said != exact, lambda number: f"{name(number)}: {said[number]} instead of {exact[number]}"
     )
     findings.judge(Check.ALIVE, ~compared.alive, name)
-    check_told(listed.entries, compared.others, name, findings)
-    for rule, check in enumerate(LEAKS):
-        findings.judge(check, compared.rule == rule, name)
-
-
-def check_told(entries: pa.Table, others: pa.Table, name: Callable[[int], str], findings: Findings) -> None:
-    """entries (m,) as listed, others (m,) the rows of the databases that they name."""
     for check, column in ((Check.PAIR_IDS, "pair_id"), (Check.CAPTIONS, "caption")):
-        found, true = (table[column].combine_chunks() for table in (entries, others))
+        found, true = (table[column].combine_chunks() for table in (listed.entries, compared.others))
         told = partial(_told, name, found, true)
         findings.judge(check, pc.not_equal(found, true).to_numpy(zero_copy_only=False), told)
 

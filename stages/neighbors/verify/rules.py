@@ -5,6 +5,7 @@ Nothing is shared with the code that applies them, so that one mistake cannot hi
 """
 
 import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ NO_RULE = len(RULES)
 
 COLUMNS = ("pair_id", "source", "image_id", "stored_sha256", "phash", "caption")
 SAME_IMAGE_COSINE = 0.98  # under one perceptual hash, which alone confuses flat pictures
+WIDENED = 8192  # pairs of vectors whose products are taken at once: 64 MiB at width 512
 
 Integers = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -59,10 +61,29 @@ def broken_rule(queries: pa.Table, others: pa.Table, query_images: Vectors, othe
     return first
 
 
+def rules_broken(queries: pa.Table, others: pa.Table, cosines: Floats) -> Sequence[Mask]:
+    """Every query (Q,) against every other (n,) (COLUMNS and caption_key); cosines (Q, n) of their images → for each of
+    RULES, (Q, n)."""
+    same = {name: _equal_pairs(queries[name], others[name]) for name in (*COLUMNS, "caption_key")}
+    image_id, phash = same["image_id"] & same["source"], same["phash"] & (cosines >= SAME_IMAGE_COSINE)
+    return [same["pair_id"], image_id, same["stored_sha256"], phash, same["caption_key"]]
+
+
 def inner_products(left: Vectors, right: Vectors) -> Floats:
     """(n, D), (n, D) → (n,). Exact: products of float16 are multiples of 2^-48, and float64 holds their sums whole."""
-    products: Floats = np.einsum("nd,nd->n", left.astype(np.float64), right.astype(np.float64))
+    products = np.empty(len(left))
+    for first in range(0, len(left), WIDENED):
+        some = slice(first, first + WIDENED)
+        products[some] = np.einsum("nd,nd->n", left[some].astype(np.float64), right[some].astype(np.float64))
     return products
+
+
+def _equal_pairs(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Mask:
+    """(Q,), (n,) → (Q, n). Null is equal to nothing."""
+    known = left.unique()
+    ours, theirs = (pc.index_in(values, known, skip_nulls=True) for values in (left, right))
+    equal: Mask = np.equal.outer(ours.fill_null(-1).to_numpy(), theirs.fill_null(-2).to_numpy())
+    return equal
 
 
 def _equal(left: pa.ChunkedArray, right: pa.ChunkedArray) -> Mask:

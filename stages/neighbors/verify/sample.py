@@ -32,7 +32,7 @@ def check_sample(block: Block, databases: Databases, plan: SearchPlan, findings:
     shares = [np.empty(0)]
     for start in range(0, block.rows, AT_ONCE):
         part = block.take(np.arange(start, min(start + AT_ONCE, block.rows)))
-        listed, best = Listed.of(part, databases), judge_candidates(part, databases, plan)
+        listed, best = Listed.of(part.lists, databases), judge_candidates(part, databases, plan)
         listed = listed.take(np.flatnonzero(listed.place >= 0))
         if plan.engine == "index":
             shares.append(_recall(part, listed, best, databases))
@@ -66,11 +66,11 @@ def nearest(block: Block, databases: Databases, depth: int) -> tuple[Integers, F
             rows = np.arange(first, min(first + WIDENED, span.rows))
             rows = rows[span.may_be_found(rows)]
             similarity = queries @ span.keys(rows, databases.key).astype(np.float64).T
-            place, best = _merge(place, best, similarity, start + rows)
+            place, best = merge(place, best, similarity, start + rows)
     return place, best
 
 
-def _merge(place: Integers, best: Floats, similarity: Floats, new: Integers) -> tuple[Integers, Floats]:
+def merge(place: Integers, best: Floats, similarity: Floats, new: Integers) -> tuple[Integers, Floats]:
     """similarity (S, m) of the places new (m,), which are larger than those so far: they lose every tie."""
     num, depth = place.shape
     query, column = np.nonzero(similarity > best[:, -1:])

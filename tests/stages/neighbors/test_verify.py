@@ -20,15 +20,16 @@ from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.executor import LocalExecutor
 from pipeline.recipe import Json
-from pipeline.run import Run
-from pipeline.schemas import NEIGHBORS
+from pipeline.run import Base, Run
+from pipeline.schemas import NEIGHBORS, SAMPLES
 from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
+from stages.interleave import InterleaveRecipe, interleave_stages
+from stages.interleave.samples import Interleaved
 from stages.neighbors.verify import Check, Findings, verify
-from stages.neighbors.verify.databases import Databases, SearchPlan, spans_of_corpus
-from stages.neighbors.verify.interleaved import check_samples
 from stages.neighbors.verify.rules import caption_key
 from tests.stages.index.corpora import Drawn, unit
+from tests.stages.neighbors.crowded import Crowded, found_in, precompute, rule_broken
 
 K, DEPTH = 3, 40
 Row = dict[str, Any]
@@ -120,19 +121,6 @@ class Written(Stage[None]):
             out.table(f"neighbors_{name}", f"{name}-{{stem}}.parquet", table)
         rows = sum(table.num_rows for table in tables.values())
         return Counts(rows, rows)
-
-
-@dataclass(frozen=True)
-class Samples(Stage[None]):
-    table: pa.Table
-    name, version = "interleaved", 1
-
-    def settings(self) -> Mapping[str, Json]:
-        return {}
-
-    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        out.table("samples", "{stem}.parquet", self.table)
-        return Counts(self.table.num_rows, self.table.num_rows)
 
 
 @dataclass(frozen=True)
@@ -507,79 +495,403 @@ def test_small_blocks_find_the_same(world: World, tmp_path: Path, monkeypatch: p
 
 # ── five-pair samples ──
 
-
-def clear_of(world: World, members: Sequence[int]) -> Candidate:
-    return next(c for c in world.candidates if not any(world.rule(member, c) for member in members))
-
-
-def sampled(world: World, samples: Mapping[tuple[int, ...], Candidate]) -> list[Row]:
-    """Samples by their pairs, the query first, each pair with the one neighbour given."""
-    ids = [[world.query.row(member)["pair_id"] for member in members] for members in samples]
-    return [
-        {"pair_id": query, "supports": supports, "neighbors": [[world.entry(0, other)] for _ in members]}
-        for (query, *supports), (members, other) in zip(ids, samples.items(), strict=True)
-    ]
+CROWD, OTHERS = Crowded(rows=90), Crowded(rows=60, seed=8, own="far", shards=2)
+BAND: Row = {"metric": "cosine", "lo": 0.3, "hi": 0.9}
+IMAGES, TEXTS = CROWD.images.astype(np.float64), CROWD.captions.astype(np.float64)
 
 
-def table_of(samples: Sequence[Row]) -> pa.Table:
-    neighbors = pa.list_(NEIGHBORS.field("neighbors").type)
-    columns = {"pair_id": pa.string(), "supports": pa.list_(pa.string()), "neighbors": neighbors}
-    return pa.Table.from_pylist(list(samples), schema=pa.schema(columns))
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """corpus and others: corpora; found and both: neighbours of the corpus, in itself, and in the others too; samples
+    and bare: five-pair samples with the neighbours found, and with none."""
+    folder = tmp_path_factory.mktemp("samples")
+    for name, corpus in {"corpus": CROWD, "others": OTHERS}.items():
+        finish(folder / name, corpus)
+    corpora = [str(folder / name) for name in ("corpus", "others")]
+    assert precompute(folder / "found", folder / "corpus", k=6, depth=80).exit_code == 0
+    assert precompute(folder / "both", folder / "corpus", databases=corpora, k=6, depth=80).exit_code == 0
+    mined(folder / "samples", folder, neighbors="found")
+    mined(folder / "bare", folder)
+    return folder
 
 
-def interleaved(world: World, samples: Sequence[Row]) -> Findings:
-    table = table_of(samples)
-    plan = SearchPlan.model_validate(world.resolved())
-    findings = Findings()
-    check_samples(table, spans_of_corpus(plan.corpus), Databases.open(plan), findings)
-    return findings
+def stages_of(folder: Path, corpora: Sequence[str] = ("corpus",), **recipe: Any) -> list[Stage[Any]]:
+    if "neighbors" in recipe:
+        recipe["neighbors"] = str(folder / recipe["neighbors"])
+    probed = {"probe_queries": 10, "queries_per_task": 30, "materialize": False, "max_starved": 1}
+    return interleave_stages(InterleaveRecipe(**{**BAND, **probed, **recipe}), [str(folder / name) for name in corpora])
 
 
-def test_a_sample_whose_neighbors_are_clear_of_all_its_pairs_passes(world: World) -> None:
-    samples = {members: clear_of(world, members) for members in [(0, 31, 62, 80, 4), (5, 9, 70)]}
-    findings = interleaved(world, sampled(world, samples))
+def mined(root: Path, folder: Path, **recipe: Any) -> str:
+    report = Run(str(root), stages_of(folder, **recipe)).execute(LocalExecutor())
+    assert report.exit_code == 0, str(report)
+    return str(root)
+
+
+@dataclass(frozen=True)
+class Doctored(Interleaved):
+    """The first shard of other samples, tampered with."""
+
+    honest: str = ""
+    tamper: Callable[[list[Row]], None] = list.clear
+    version = 2
+
+    def process(self, task: Task, out: ShardWriter, state: Any) -> Counts:
+        rows = Whole.open(self.honest, "interleaved").read(task.id).table("samples").to_pylist()
+        if task.id == "000000":
+            self.tamper(rows)
+        out.table("samples", "samples_{stem}.parquet", pa.Table.from_pylist(rows, schema=SAMPLES))
+        return Counts(len(rows), len(rows))
+
+
+def doctored(root: Path, folder: Path, honest: str, tamper: Callable[[list[Row]], None]) -> str:
+    *others, last = stages_of(folder, **({"neighbors": "found"} if honest == "samples" else {}))
+    assert isinstance(last, Interleaved)
+    forged = Doctored(last.corpora, last.recipe, last.stored, str(folder / honest), tamper)
+    report = Run(str(root), [*others, forged], Base(root=str(folder / honest))).execute(LocalExecutor())
+    assert report.exit_code == 0, str(report)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"neighbors": "found"},
+        {"neighbors": "both", "metric": "l2", "lo": 0.7, "hi": 1.3},
+        {"metric": "l2_squared", "lo": 0.5, "hi": 1.7},
+        {"neighbors": "found", "lo": 0, "hi": 1.2, "drop_same_caption": True},
+        {"neighbors": "found", "lo": 0.1, "hi": 0.4},
+        {"neighbors": "found", "lo": 0.1, "hi": 0.4, "on_starved": "short"},
+        {"sources": ["coco"]},
+        {"corpora": ["others", "corpus"], "supports": 7},
+        {"neighbors": "found", "lo": 1.9, "hi": 1.95},
+    ],
+)
+def test_honest_samples_pass(recipe: Row, roots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    samples = mined(tmp_path, roots, **recipe)
+    assert main([str(roots / recipe.get("neighbors", "found")), "--interleaved", samples]) == 0
+    printed = capsys.readouterr().out
+    assert "No leak" in printed
+    rows = 150 if "corpora" in recipe else 90
+    assert f"Mined again by brute force over all {rows} pairs: {rows} queries (seed 0)." in printed
+
+
+def test_of_honest_samples_everything_is_checked(roots: Path) -> None:
+    findings = verify(str(roots / "found"), 90, 0, str(roots / "samples"))
     assert faults(findings) == {}
-    assert (findings.checked[Check.IDS], findings.checked[Check.PAIR]) == (8, 5 * 5 + 3 * 3)
+    assert set(Check) - set(findings.checked) == {Check.OWN_CAPTION}
+    rows = Whole.open(str(roots / "samples"), "interleaved").tables("samples").to_pylist()
+    shown = sum(len(neighbors) for row in rows for neighbors in row["neighbors"])
+    assert findings.checked[Check.STORED] == shown > 100
+    stored = sum(len(neighbors) for row in rows for neighbors in stored_for(roots, row))
+    assert findings.checked[Check.LEFT_OUT] == stored - shown > 100
+    assert "All 90 five-pair samples were checked for leaks against all their pairs." in str(findings)
+
+
+def stored_for(roots: Path, sample: Row) -> list[list[Row]]:
+    found = found_in(roots / "found")
+    return [found[pair["row_id"]]["neighbors"] for pair in sample["pairs"]]
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_neighbor_that_is_a_leak_against_any_pair_of_its_sample_is_named(rule: str, world: World) -> None:
-    support, other = mates(world, rule)
-    query = next(n for n in range(89, 0, -1) if not world.rule(n, other))
-    sample = (query, 85, 83, 81, support)
-    findings = interleaved(world, sampled(world, {(7, 9): clear_of(world, (7, 9)), sample: other}))
-    assert faults(findings) == {Check[rule.upper()]: 5}  # once in the list of every pair
-    told = f"sample toy-{query:010d}: neighbour {other.id} against toy-{support:010d}"
-    assert findings.examples[Check[rule.upper()]] == [told] * 5
-
-
-@pytest.mark.parametrize(("column", "check"), [("caption", Check.CAPTIONS), ("pair_id", Check.PAIR_IDS)])
-def test_a_neighbor_of_a_sample_that_is_told_otherwise_than_its_row_is_named(
-    column: str, check: Check, world: World
+def test_a_neighbor_that_is_a_leak_against_another_pair_of_its_sample_is_named(
+    rule: str, roots: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    members = (0, 31, 62, 80, 4)
-    (sample,) = sampled(world, {members: clear_of(world, members)})
-    sample["neighbors"][2][0][column] = world.query.row(31)[column]
-    findings = interleaved(world, [sample])
-    assert faults(findings) == {check: 1}
-    assert f"{world.query.row(31)[column]} instead of" in str(findings)
+    told = []
+
+    def put_back(rows: list[Row]) -> None:
+        """One of those left out, that breaks this rule alone, and against one pair alone."""
+        for sample in rows:
+            for shown, stored, pair in zip(
+                sample["neighbors"], stored_for(roots, sample), sample["pairs"], strict=True
+            ):
+                for neighbor in stored:
+                    other = CROWD.row(neighbor["row_id"])
+                    members = [(member["pair_id"], member["row_id"]) for member in sample["pairs"]]
+                    broken = [(target, found) for target, row in members if (found := rule_of(row, other["row_id"]))]
+                    if [found for _, found in broken] == [rule]:
+                        shown[:] = [one for one in stored if one in shown or one is neighbor]
+                        told.append(f"{other['pair_id']} of {pair['pair_id']} against {broken[0][0]}")
+                        return
+
+    samples = doctored(tmp_path, roots, "samples", put_back)
+    assert main([str(roots / "found"), "--sample", "90", "--interleaved", samples]) == 1
+    printed = capsys.readouterr().out
+    assert f": neighbour {told[0]}\n" in printed
+    assert printed.endswith("\n1 fault\n")
+    assert faults(verify(str(roots / "found"), 0, 0, samples)) == {Check[rule.upper()]: 1}
 
 
-def test_a_sample_of_a_pair_that_the_corpus_has_not_is_refused(world: World) -> None:
-    (sample,) = sampled(world, {(0, 1): world.candidates[50]})
-    with pytest.raises(InputError, match=r"pair lost-1 of a sample is not in the corpus \(1 such"):
-        interleaved(world, [sample | {"supports": ["lost-1"]}])
+def rule_of(row: int, other: int) -> str | None:
+    return rule_broken(CROWD.row(row), CROWD.row(other), float(IMAGES[row] @ IMAGES[other]))
 
 
-def test_the_job_checks_the_samples_of_another_root(
-    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def fullest(rows: list[Row]) -> tuple[list[Row], Row]:
+    """The longest list of neighbours, and its sample."""
+    lists = [(neighbors, row) for row in rows for neighbors in row["neighbors"]]
+    return max(lists, key=lambda found: len(found[0]))
+
+
+def leave_out(rows: list[Row]) -> None:
+    del fullest(rows)[0][1]
+
+
+def turn_round(rows: list[Row]) -> None:
+    neighbors, _ = fullest(rows)
+    neighbors[:2] = [neighbors[1], neighbors[0]]
+
+
+def show_twice(rows: list[Row]) -> None:
+    neighbors, _ = fullest(rows)
+    neighbors.insert(1, neighbors[0])
+
+
+def truncate(rows: list[Row]) -> None:
+    for row in rows:
+        row["neighbors"] = [neighbors[:1] for neighbors in row["neighbors"]]
+
+
+def show_another(rows: list[Row]) -> None:
+    """A pair that is no leak, and none of those stored for the query."""
+    sample = rows[0]
+    members = [pair["row_id"] for pair in sample["pairs"]]
+    row = next(n for n in range(89, 0, -1) if not any(rule_of(member, n) for member in members))
+    told = CROWD.row(row)
+    sample["neighbors"][4].append(
+        {
+            "database": 0,
+            "row_id": row,
+            "pair_id": told["pair_id"],
+            "similarity": float(np.float32(IMAGES[members[4]] @ IMAGES[row])),
+            "caption": told["caption"],
+        }
+    )
+
+
+def change(neighbor: str, value: Any) -> Callable[[list[Row]], None]:
+    def tamper(rows: list[Row]) -> None:
+        fullest(rows)[0][0][neighbor] = value
+
+    return tamper
+
+
+def pair_told(name: str, value: Any) -> Callable[[list[Row]], None]:
+    def tamper(rows: list[Row]) -> None:
+        rows[0]["pairs"][1][name] = value
+
+    return tamper
+
+
+def nudge(column: str) -> Callable[[list[Row]], None]:
+    def tamper(rows: list[Row]) -> None:
+        rows[0][column][2] = float(np.nextafter(np.float32(rows[0][column][2]), np.float32(0)))
+
+    return tamper
+
+
+def null_in_order(rows: list[Row]) -> None:
+    rows[0]["order"][1] = None
+
+
+def null_neighbor(rows: list[Row]) -> None:
+    rows[0]["neighbors"][1] = [None]
+
+
+def no_neighbors(rows: list[Row]) -> None:
+    rows[0]["neighbors"] = None
+
+
+def other_order(rows: list[Row]) -> None:
+    rows[0]["order"].reverse()
+
+
+def order_beyond(rows: list[Row]) -> None:
+    rows[0]["order"] = [4, 1, 2, 3]
+
+
+def too_few_distances(rows: list[Row]) -> None:
+    rows[0]["distances"].pop()
+
+
+def twice(rows: list[Row]) -> None:
+    rows.append(rows[3])
+
+
+@pytest.mark.parametrize(
+    ("tamper", "expected", "told"),
+    [
+        (leave_out, {Check.LEFT_OUT: 1}, ": neighbour "),
+        (turn_round, {Check.STORED_ORDER: 1}, ": neighbour "),
+        (show_twice, {Check.STORED_ORDER: 1}, ": neighbour "),
+        (show_another, {Check.STORED: 1}, ": neighbour "),
+        (change("similarity", 0.5), {Check.SIMILARITY: 1}, "0.5 instead of 0."),
+        (change("caption", "another"), {Check.CAPTIONS: 1}, "another instead of"),
+        (change("pair_id", "toy-1"), {Check.PAIR_IDS: 1}, "toy-1 instead of"),
+        (change("row_id", 90), {Check.STORED: 1, Check.LEFT_OUT: 1}, ": neighbour "),
+        (change("database", 1), {Check.STORED: 1, Check.LEFT_OUT: 1}, ": neighbour "),
+        (pair_told("caption", "another"), {Check.SAMPLE_PAIRS: 1}, ": caption another instead of"),
+        (pair_told("offset", 7), {Check.SAMPLE_PAIRS: 1}, ": offset 7 instead of 512"),
+        (pair_told("row_id", 90), {Check.SAMPLE_ROWS: 1}, "one of its pairs is no row of the corpus"),
+        (pair_told("corpus", 1), {Check.SAMPLE_ROWS: 1}, "one of its pairs is no row of the corpus"),
+        (pair_told("pair_id", "toy-1"), {Check.SAMPLE_COLUMNS: 1}, "sample "),
+        (nudge("distances"), {Check.DISTANCE: 1}, " instead of 0."),
+        (nudge("caption_similarities"), {Check.CAPTION_SIMILARITY: 1}, " instead of "),
+        (null_in_order, {Check.SAMPLE_FILES: 1}, "lists a null among its order"),
+        (null_neighbor, {Check.SAMPLE_FILES: 1}, "lists a null among its neighbors"),
+        (no_neighbors, {Check.SAMPLE_COLUMNS: 1}, "sample "),
+        (other_order, {Check.SAMPLE_COLUMNS: 1}, "sample "),
+        (order_beyond, {Check.SAMPLE_COLUMNS: 1}, "sample "),
+        (too_few_distances, {Check.SAMPLE_COLUMNS: 1}, "sample "),
+        (twice, {Check.SAMPLE_ONCE: 1}, "sample "),
+    ],
+)
+def test_a_fault_of_a_sample_is_counted_once_and_told(
+    tamper: Callable[[list[Row]], None], expected: dict[Check, int], told: str, roots: Path, tmp_path: Path
 ) -> None:
-    root = world.write(tmp_path / "neighbors", world.listings)
-    support, other = mates(world, "caption")
-    for name, neighbor, code in (("clear", clear_of(world, (7, support)), 0), ("leaking", other, 1)):
-        samples = finish(tmp_path / name, Samples(table_of(sampled(world, {(7, support): neighbor}))))
-        assert main([root, "--sample", "0", "--interleaved", samples]) == code
-        assert "All 1 five-pair samples were checked for leaks" in capsys.readouterr().out
+    findings = verify(str(roots / "found"), 0, 0, doctored(tmp_path, roots, "samples", tamper))
+    assert faults(findings) == expected
+    assert all(told in findings.examples[check][0] for check in expected)
+    assert findings.exit_code == 1
+
+
+def test_a_list_cut_short_is_found_at_every_neighbor_that_is_missing(roots: Path, tmp_path: Path) -> None:
+    rows = Whole.open(str(roots / "samples"), "interleaved").read("000000").table("samples").to_pylist()
+    missing = sum(max(len(neighbors) - 1, 0) for row in rows for neighbors in row["neighbors"])
+    findings = verify(str(roots / "found"), 0, 0, doctored(tmp_path, roots, "samples", truncate))
+    assert faults(findings) == {Check.LEFT_OUT: missing}
+
+
+def given(row: Row, supports: Sequence[int]) -> None:
+    """The sample tells truly of other supports, in the order given."""
+    query = row["pairs"][-1]["row_id"]
+    told = [CROWD.row(number) for number in supports]
+    columns = ("pair_id", "caption", "input", "shard", "offset", "bytes")
+    named = zip(supports, told, strict=True)
+    pairs = [{"corpus": 0, "row_id": n} | {name: pair[name] for name in columns} for n, pair in named]
+    row["pairs"] = [*pairs, row["pairs"][-1]]
+    row["supports"], row["order"] = [pair["pair_id"] for pair in told], [*range(len(told))]
+    row["distances"] = [float(1 - IMAGES[query] @ IMAGES[number]) for number in supports]
+    row["caption_similarities"] = [float(TEXTS[query] @ TEXTS[number]) for number in supports]
+
+
+def ranked(row: Row) -> tuple[list[int], list[int], int]:
+    """Rows of a sample's supports, best first; other candidates, best first; and its query."""
+    query = row["pairs"][-1]["row_id"]
+    members = [row["pairs"][row["order"].index(place)]["row_id"] for place in range(len(row["order"]))]
+    candidates = [
+        number
+        for number in range(CROWD.rows)
+        if rule_of(query, number) in (None, "caption") and 0.3 <= 1 - IMAGES[query] @ IMAGES[number] <= 0.9
+    ]
+    others = sorted(set(candidates) - {*members}, key=lambda number: -(TEXTS[query] @ TEXTS[number]))
+    return members, others, query
+
+
+def other_ranks(rows: list[Row]) -> None:
+    (one, two, *others), _, _ = ranked(rows[0])
+    given(rows[0], [two, one, *others])
+
+
+def fewer(rows: list[Row]) -> None:
+    given(rows[0], ranked(rows[0])[0][:3])
+
+
+def worse(rows: list[Row]) -> None:
+    members, others, _ = ranked(rows[0])
+    given(rows[0], [*members[:3], others[-1]])
+
+
+def outside(rows: list[Row]) -> None:
+    members, others, query = ranked(rows[0])
+    far = [
+        number
+        for number in set(range(CROWD.rows)) - {*members, *others}
+        if rule_of(query, number) in (None, "caption")
+        and TEXTS[query] @ TEXTS[number] < TEXTS[query] @ TEXTS[members[2]]
+    ]
+    given(rows[0], [*members[:3], far[0]])
+
+
+def same_picture(rows: list[Row]) -> None:
+    """One that is in the band nonetheless."""
+    for row in rows:
+        members, _, query = ranked(row)
+        for number in set(range(CROWD.rows)) - {query}:
+            if rule_of(query, number) == "sha256" and 0.3 <= 1 - IMAGES[query] @ IMAGES[number] <= 0.9:
+                supports = sorted([*members[:3], number], key=lambda support: -(TEXTS[query] @ TEXTS[support]))
+                return given(row, supports)
+
+
+def repeated(rows: list[Row]) -> None:
+    one, two, three, _ = ranked(rows[0])[0]
+    given(rows[0], [one, two, three, three])
+
+
+def missing_sample(rows: list[Row]) -> None:
+    del rows[5]
+
+
+@pytest.mark.parametrize(
+    ("tamper", "expected", "told"),
+    [
+        (other_ranks, {Check.RANKED: 1}, ": support "),
+        (fewer, {Check.SAMPLE_SIZES: 1, Check.OPTIMAL: 1}, "3 supports of 4"),
+        (worse, {Check.OPTIMAL: 1}, " is missing, "),
+        (outside, {Check.BAND: 1, Check.OPTIMAL: 1}, "its image cosine is "),
+        (same_picture, {Check.SAME_IMAGE: 1, Check.OPTIMAL: 1}, "(sha256)"),
+        (repeated, {Check.DISTINCT: 1, Check.OPTIMAL: 1}, "sample "),
+        (missing_sample, {Check.OPTIMAL: 1}, "has no sound sample"),
+        (twice, {Check.SAMPLE_ONCE: 1}, "sample "),
+    ],
+)
+def test_supports_that_are_not_the_right_ones_are_named(
+    tamper: Callable[[list[Row]], None], expected: dict[Check, int], told: str, roots: Path, tmp_path: Path
+) -> None:
+    findings = verify(str(roots / "found"), 90, 0, doctored(tmp_path, roots, "bare", tamper))
+    assert faults(findings) == expected
+    assert told in findings.examples[next(iter(expected))][0]
+
+
+def test_small_blocks_find_the_same_in_samples(roots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = doctored(tmp_path, roots, "samples", truncate)
+    whole = str(verify(str(roots / "found"), 50, 0, samples))
+    for name in ("rows.WIDENED", "sample.WIDENED", "supports.WIDENED", "rules.WIDENED", "supports.AT_ONCE"):
+        monkeypatch.setattr(f"stages.neighbors.verify.{name}", 37)
+    assert str(verify(str(roots / "found"), 50, 0, samples)) == whole
+
+
+def test_a_broken_file_of_samples_is_named(roots: Path, tmp_path: Path) -> None:
+    samples = mined(tmp_path, roots, neighbors="found")
+    flip(Whole.open(samples, "interleaved").read("000001").path("samples"))
+    findings = verify(str(roots / "found"), 90, 0, samples)
+    assert faults(findings) == {Check.SAMPLE_FILES: 1}
+    assert "its sha256 is another" in str(findings)
+    assert "A shard of samples is broken: its samples were not checked, and no query was mined again." in str(findings)
+
+
+def test_samples_are_not_checked_where_the_stored_neighbors_are_broken(roots: Path, tmp_path: Path) -> None:
+    shutil.copytree(roots / "found", tmp_path / "found")
+    flip(Whole.open(str(tmp_path / "found"), "neighbors").read("000000").path("neighbors_000001"))
+    findings = verify(str(tmp_path / "found"), 0, 0, str(roots / "samples"))
+    assert faults(findings) == {Check.FILES: 1}
+    assert "The five-pair samples were not checked" in str(findings)
+
+
+def test_samples_with_other_neighbors_are_refused(roots: Path) -> None:
+    with pytest.raises(InputError, match="hold other neighbours than those in .*both"):
+        verify(str(roots / "both"), 0, 0, str(roots / "samples"))
+    with pytest.raises(InputError, match="interleaved is not whole|interleave_mine is not whole"):
+        verify(str(roots / "found"), 0, 0, str(roots / "found"))
+
+
+def test_samples_of_a_corpus_that_was_made_anew_are_refused(roots: Path, tmp_path: Path) -> None:
+    finish(tmp_path / "corpus", CROWD)
+    samples = mined(tmp_path / "samples", tmp_path)
+    shutil.rmtree(tmp_path / "corpus")
+    Whole.open.cache_clear()
+    finish(tmp_path / "corpus", OTHERS)
+    with pytest.raises(InputError, match="is not the one that the samples in .* were mined from"):
+        verify(str(roots / "found"), 0, 0, samples)
 
 
 # ── broken files, wrong use ──
