@@ -23,12 +23,13 @@ FLAT = 2**63 + 7  # a perceptual hash of many pictures
 @dataclass(frozen=True)
 class Crowded(Drawn):
     """About every third picture is another one. Some rows share an image_id, stored bytes or a perceptual hash, with
-    equal, near and far vectors; most captions are shared. own: begins every second pair id; the others are those of any
-    other such corpus."""
+    equal, near and far vectors; most captions are shared. own: begins every second pair id; common: the others,
+    which are those of any other such corpus."""
 
     width: int = 12
     shards: int = 4
     own: str = "toy"
+    common: str = "shared"
 
     @property
     def images(self) -> npt.NDArray[np.float16]:
@@ -46,7 +47,7 @@ class Crowded(Drawn):
             "phash": int(rng.choice([number, FLAT, FLAT, 5])),
             "caption": str(rng.choice([*WORDS, f"picture {number}", f"picture {number % 20}"])),
         }
-        named = self.own if number % 2 else "shared"
+        named = self.own if number % 2 else self.common
         return super().row(number) | told | {"pair_id": f"{named}-{number:010d}"}
 
 

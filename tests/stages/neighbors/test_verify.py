@@ -496,16 +496,17 @@ def test_small_blocks_find_the_same(world: World, tmp_path: Path, monkeypatch: p
 # ── five-pair samples ──
 
 CROWD, OTHERS = Crowded(rows=90), Crowded(rows=60, seed=8, own="far", shards=2)
+APART = Crowded(rows=60, seed=8, own="far", common="apart", shards=2)  # no pair id of another corpus
 BAND: Row = {"metric": "cosine", "lo": 0.3, "hi": 0.9}
 IMAGES, TEXTS = CROWD.images.astype(np.float64), CROWD.captions.astype(np.float64)
 
 
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """corpus and others: corpora; found and both: neighbours of the corpus, in itself, and in the others too; samples
-    and bare: five-pair samples with the neighbours found, and with none."""
+    """corpus, others and apart: corpora; found and both: neighbours of the corpus, in itself, and in others too;
+    samples and bare: five-pair samples with the neighbours found, and with none."""
     folder = tmp_path_factory.mktemp("samples")
-    for name, corpus in {"corpus": CROWD, "others": OTHERS}.items():
+    for name, corpus in {"corpus": CROWD, "others": OTHERS, "apart": APART}.items():
         finish(folder / name, corpus)
     corpora = [str(folder / name) for name in ("corpus", "others")]
     assert precompute(folder / "found", folder / "corpus", k=6, depth=80).exit_code == 0
@@ -545,7 +546,7 @@ class Doctored(Interleaved):
 
 
 def doctored(root: Path, folder: Path, honest: str, tamper: Callable[[list[Row]], None]) -> str:
-    *others, last = stages_of(folder, **({"neighbors": "found"} if honest == "samples" else {}))
+    *others, last, _ = stages_of(folder, **({"neighbors": "found"} if honest == "samples" else {}))
     assert isinstance(last, Interleaved)
     forged = Doctored(last.corpora, last.recipe, last.stored, str(folder / honest), tamper)
     report = Run(str(root), [*others, forged], Base(root=str(folder / honest))).execute(LocalExecutor())
@@ -563,7 +564,7 @@ def doctored(root: Path, folder: Path, honest: str, tamper: Callable[[list[Row]]
         {"neighbors": "found", "lo": 0.1, "hi": 0.4},
         {"neighbors": "found", "lo": 0.1, "hi": 0.4, "on_starved": "short"},
         {"sources": ["coco"]},
-        {"corpora": ["others", "corpus"], "supports": 7},
+        {"corpora": ["apart", "corpus"], "supports": 7},
         {"neighbors": "found", "lo": 1.9, "hi": 1.95},
     ],
 )
