@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from jobs.stats import show
 from pipeline.errors import reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
 from pipeline.run import Base, Run, RunRecipe, executor_for
 from stages.interleave import InterleaveRecipe, interleave_stages
+from stages.report import look_next, tables
 
 
 class MakeInterleavedRecipe(RunRecipe):
@@ -30,6 +32,10 @@ def main(argv: Sequence[str]) -> int:
     run = Run(recipe.root, stages, recipe.base, recipe=dump_recipe(recipe), recipe_name="interleave.yaml")
     report = run.execute(executor_for(recipe.engine, recipe.cpus))
     print(report)
+    if report.exit_code == 0:
+        found = tables(recipe.root)
+        show({title: found[title] for title in ("band", "samples")})
+        print(look_next(recipe.root))
     return report.exit_code
 
 
