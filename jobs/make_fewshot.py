@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.errors import reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
-from pipeline.run import Base, Run, RunRecipe, executor_for
+from pipeline.run import Base, Root, Run, RunRecipe, executor_for
 from stages.interleave import FewshotRecipe, fewshot_stages
 
 
@@ -17,8 +17,8 @@ class MakeFewshotRecipe(RunRecipe):
     """root: a new one; with base, that of another selection gives its keys."""
 
     base: Base | None = None
-    queries: str  # the root of the test split
-    supports: tuple[str, ...] = Field(min_length=1)  # roots of the train split
+    queries: Root  # the root of the test split
+    supports: tuple[Root, ...] = Field(min_length=1)  # roots of the train split
     fewshot: FewshotRecipe = FewshotRecipe()
 
 

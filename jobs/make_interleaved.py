@@ -10,7 +10,7 @@ from jobs.stats import show
 from pipeline.errors import reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
-from pipeline.run import Base, Run, RunRecipe, executor_for
+from pipeline.run import Base, Root, Run, RunRecipe, executor_for
 from stages.interleave import InterleaveRecipe, interleave_stages
 from stages.report import look_next, tables
 
@@ -19,7 +19,7 @@ class MakeInterleavedRecipe(RunRecipe):
     """root: a new one, or that of a corpus."""
 
     base: Base | None = None
-    corpora: tuple[str, ...] = Field(min_length=1)  # roots whose pairs are the queries and the supports
+    corpora: tuple[Root, ...] = Field(min_length=1)  # roots whose pairs are the queries and the supports
     interleave: InterleaveRecipe = InterleaveRecipe()
 
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pipeline.errors import reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
-from pipeline.run import Run, RunRecipe, executor_for
+from pipeline.run import Root, Run, RunRecipe, executor_for
 from stages.neighbors import NeighborReader, NeighborsRecipe, neighbor_stages
 
 
 class PrecomputeNeighborsRecipe(RunRecipe):
     """root: a new one, or the corpus' own."""
 
-    corpus: str  # the root whose pairs are the queries
+    corpus: Root  # the root whose pairs are the queries
     neighbors: NeighborsRecipe = NeighborsRecipe()
 
 

@@ -113,7 +113,7 @@ def _sentence(kind: type[Section], fault: Any) -> str:
         # Where settings disagree, the input is the whole section, and the message names the settings.
         shown = fault["type"] != "missing" and not isinstance(fault["input"], dict)
         found = f" (found {redact(str(fault['input']))[:80]!r})" if shown else ""
-        return f"{where or 'recipe'}: {fault['msg']}{found}"
+        return f"{where or 'recipe'}: {fault['msg'].removeprefix('Value error, ')}{found}"
     *sections, key = fault["loc"]
     allowed = _settings(kind, sections)
     near = difflib.get_close_matches(str(key), allowed, 1)

@@ -12,9 +12,9 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field
 
 from pipeline.commits import StageFolder, resolve_folder
 from pipeline.credentials import redact
@@ -30,10 +30,20 @@ MAX_RAISES, MAX_DEATHS, MAX_LOSSES = 2, 3, 20
 SHOWN = 20  # failed shards, of a report
 
 
+def _seen_by_all(root: str) -> str:
+    if os.environ.get("RAY_ADDRESS") and "://" not in root and not os.path.isabs(root):
+        raise ValueError("is relative, and a cluster job runs in a temporary folder: give /… or a url")
+    return root
+
+
+Root = Annotated[str, AfterValidator(_seen_by_all)]
+"""Of a run: a folder or an fsspec url; on a cluster absolute and shared."""
+
+
 class Base(Section):
     """A finished run to build on: every stage whose fingerprint is the same is taken from it."""
 
-    root: str
+    root: Root
     accept: tuple[str, ...] = ()  # stages to take whatever their fingerprint
 
 
@@ -41,17 +51,9 @@ class RunRecipe(Section):
     """What every recipe of a run says, beside its stages' sections."""
 
     note: str = ""  # what a reader of the report has to know
-    root: str  # a folder or an fsspec url; on a cluster absolute and shared
+    root: Root
     engine: Literal["ray", "local"] = "ray"
     cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's
-
-    @model_validator(mode="after")
-    def _root_is_shared(self) -> Self:
-        if os.environ.get("RAY_ADDRESS") and "://" not in self.root and not os.path.isabs(self.root):
-            raise ValueError(
-                f"root {self.root!r} is relative, and a cluster job runs in a temporary folder: give root=/…"
-            )
-        return self
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ class Run:
         """True: the shard is given up."""
         name = outcome.call.name
         self._raises[name] += 1
-        progress.trouble(f"{name}: {redact(outcome.cause).strip()}")
+        told = str(outcome.error) if isinstance(outcome.error, RecipeError) else outcome.cause  # else: the traceback
+        progress.trouble(f"{name}: {redact(told).strip()}")
         gives_up = self._raises[name] >= MAX_RAISES
         if isinstance(outcome.error, StorageError | RecipeError):
             self._stop(redact(str(outcome.error)))

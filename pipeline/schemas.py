@@ -179,7 +179,8 @@ COSINES = pa.schema(
     [
         # of the images of the probe's queries with all other pairs' images
         pa.field("cosine", pa.float64(), nullable=False),  # lower edge of a bin
-        pa.field("pairs", pa.int64(), nullable=False),
+        pa.field("pairs", pa.int64(), nullable=False),  # of all queries
+        pa.field("squares", pa.int64(), nullable=False),  # the sum of the squares of each query's number, for intervals
     ]
 )
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.recipe import Section
+from pipeline.run import Root
 from stages.filter.text_rules import TextRules
 
 Settings = TypeVar("Settings", bound=Section)
@@ -29,7 +30,7 @@ class FilterRecipe(Section):
     images: `link` leaves the pictures in the download tars; `copy` writes tars of the kept ones.
     """
 
-    inputs: tuple[str, ...] = ()
+    inputs: tuple[Root, ...] = ()
     defaults: Thresholds = Thresholds()
     sources: dict[str, Thresholds] = {}
     exclude: tuple[str, ...] | str = ()

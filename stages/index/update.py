@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.commits import Whole
 from pipeline.errors import RecipeError
 from pipeline.recipe import Section
+from pipeline.run import Root
 from pipeline.stage import Input, Need, Stage
 from pipeline.storage import absolute_root
 from stages.index.add import IndexAdd
@@ -30,8 +31,8 @@ from stages.index.serve import IndexServe
 
 
 class UpdateRecipe(Section):
-    index: str  # the root of the index to build upon
-    add: tuple[str, ...] = ()  # roots whose corpora are added
+    index: Root  # the root of the index to build upon
+    add: tuple[Root, ...] = ()  # roots whose corpora are added
     delete: tuple[str, ...] | str = ()  # pair ids, or the path of a text file with one a line
     compact: bool = False  # write all serving shards anew, without what is deleted, instead of some for what is added
 

@@ -53,7 +53,7 @@ class Axes:
         squared = np.einsum("nd,nd->n", wide, wide)
         rest = squared - np.einsum("na,na->n", along, along)
         # What float64 may have lost of the difference is added: with it the square root is never too small.
-        left_over = np.sqrt(np.maximum(rest, 0) + squared * len(self.mean) * 2.0**-50)
+        left_over = np.sqrt(np.maximum(rest, 0) + squared * len(self.mean) * 2.0**-48)
         ones = np.ones(len(rows))
         last = [towards_mean, ones] if side == "left" else [ones, towards_mean - self.mean @ self.mean]
         return np.column_stack([along, left_over, *last]).astype(np.float32)

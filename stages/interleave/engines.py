@@ -28,8 +28,7 @@ def engine_for(pairs: Pairs, recipe: InterleaveRecipe, cheapest: EngineName) -> 
 
 
 def open_sweep(pairs: Pairs, recipe: InterleaveRecipe, lead: Lead) -> Sweep:
-    drawn = pairs.drawn(SAMPLED, recipe.seed)
-    images, captions = Axes.of(pairs.images.gather(drawn)), Axes.of(pairs.captions.gather(drawn))
+    images, captions = map(Axes.of, pairs.sample(SAMPLED, seed=0))
     return Sweep(pairs, rule_of(recipe), images, captions, lead)
 
 

@@ -8,8 +8,7 @@ Writes  seen (Seen): what the probe saw, and what mining costs by engine · band
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.commits import Whole
-from pipeline.errors import ShardFailed
+from pipeline.errors import RecipeError
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Stage
 from pipeline.writer import ShardWriter, Task
@@ -37,16 +36,15 @@ class InterleaveGate(Stage[None]):
         """Decides whether there is a result, and no byte of it: it may be raised on the same root."""
         return {"max_starved": self.recipe.max_starved}
 
-    def news(self, whole: Whole) -> str:
-        return str(Seen.read(whole))
-
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         probe = task.whole(InterleaveProbe.name)
         seen = Seen.of_probe(probe, self.recipe)
         if seen.starved.value > self.recipe.max_starved:
-            kept = f"Of every query it stays in {probe.folder.store.root}/data."
-            raise ShardFailed(f"interleave: the band is nearly empty.\n{seen}\n{kept}\n{seen.advice()}")
+            raise RecipeError(
+                f"interleave: {seen.starving}, more than interleave.max_starved {self.recipe.max_starved}. "
+                f"{seen.advice()} All that was seen stands in {probe.folder.root}/{InterleaveProbe.name}."
+            )
         out.json("seen", "seen_{stem}.json", seen.model_dump(mode="json"))
         out.table("band", "band_{stem}.parquet", seen.table())
         save_probe_plot(seen, probe.tables("band_sizes"), out.file("plot", "probe_{stem}.png"))
-        return Counts(seen.queries, seen.queries)
+        return Counts(1, 1)

@@ -6,6 +6,7 @@ Shapes: N pairs of all corpora, T of a tile, D width, rules as the leakage rules
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.commits import Whole
-from pipeline.errors import InputError
+from pipeline.errors import InputError, RecipeError
 from stages.index import Vectors
 from stages.interleave.supports import Half, Hashes, Ids, Queries
 from stages.neighbors import RULES, Keys
@@ -29,6 +30,15 @@ class Tile:
     hashes: Hashes  # (T, rules)
 
 
+class Candidates(Protocol):
+    """What an engine reads: the pairs that may be supports, their ids ascending from tile to tile."""
+
+    @property
+    def num_bytes(self) -> int: ...
+    def queries(self, ids: Ids) -> Queries: ...
+    def tiles(self, size: int) -> Iterator[Tile]: ...
+
+
 @dataclass(frozen=True)
 class Pairs:
     images: Vectors
@@ -38,9 +48,10 @@ class Pairs:
 
     @classmethod
     def open(cls, corpora: Sequence[Whole], keys: Whole, sources: Sequence[str]) -> "Pairs":
-        """sources: whose pairs take part; none: all."""
+        """sources: whose pairs take part; none: all. Raises RecipeError where one has no pair."""
         opened = Keys.open(keys)
         known = pa.chunked_array([batch["source"] for batch in opened.batches], pa.string())
+        _refuse_unknown(sources, pc.unique(known).to_pylist())
         wanted = (
             pc.is_in(known, pa.array(sources, pa.string())).to_numpy() if sources else np.ones(len(known), np.bool_)
         )
@@ -74,29 +85,43 @@ class Pairs:
         ids = np.flatnonzero(self.wanted)
         return np.sort(np.random.default_rng(seed).choice(ids, min(count, len(ids)), replace=False))
 
+    def sample(self, count: int, seed: int) -> tuple[Half, Half]:
+        """Image and caption vectors of the pairs drawn."""
+        return self._vectors(self.drawn(count, seed))
+
     def queries(self, ids: Ids) -> Queries:
-        """Of pairs that take part, or of others."""
+        return Queries(*self._vectors(ids), self.keys.hashes(ids))
+
+    def _vectors(self, ids: Ids) -> tuple[Half, Half]:
         images, captions = self.images.gather(ids), self.captions.gather(ids)
-        _refuse_infinite(ids, images, captions)
-        return Queries(images, captions, self.keys.hashes(ids))
+        self._refuse_infinite(ids, images, captions)
+        return images, captions
 
     def tiles(self, size: int) -> Iterator[Tile]:
         """All pairs that take part, in order, `size` at once."""
         ids = np.flatnonzero(self.wanted)
         for first in range(0, len(ids), size):
             some = ids[first : first + size]
-            tile = Tile(some, self.images.gather(some), self.captions.gather(some), self.keys.hashes(some).T.copy())
-            _refuse_infinite(some, tile.images, tile.captions)
-            yield tile
+            yield Tile(some, *self._vectors(some), self.keys.hashes(some).T.copy())
+
+    def _refuse_infinite(self, ids: Ids, images: Half, captions: Half) -> None:
+        """Raises InputError: what is not a number compares with nothing, and would be passed over."""
+        largest = np.maximum(_largest_bits(images), _largest_bits(captions))
+        if largest.max(initial=0) >= INFINITE:
+            first = ids[largest >= INFINITE][:1]
+            (pair_id,) = self.keys.rows(first, ["pair_id"])["pair_id"].to_pylist()
+            raise InputError(
+                f"row {first[0]:,} of the corpora, {pair_id}, holds a vector with values that are not finite; make the "
+                "stages embed and corpus again"
+            )
 
 
-def _refuse_infinite(ids: Ids, images: Half, captions: Half) -> None:
-    """Raises InputError: what is not a number compares with nothing, and would be passed over."""
-    largest = np.maximum(_largest_bits(images), _largest_bits(captions))
-    if (largest >= INFINITE).any():
-        raise InputError(
-            f"row {ids[largest >= INFINITE][0]:,} of the corpus holds a vector with values that are not finite; "
-            "make the stages embed and corpus again"
+def _refuse_unknown(sources: Sequence[str], known: Sequence[str]) -> None:
+    strange = [source for source in sources if source not in known]
+    if strange:
+        raise RecipeError(
+            f"interleave.sources names {', '.join(strange)}, of which the corpora hold no pair; they hold pairs of "
+            f"{', '.join(sorted(known))}"
         )
 
 

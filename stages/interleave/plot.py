@@ -37,9 +37,14 @@ def _draw_distances(axes: Any, seen: Seen) -> None:
     metric, lo, hi = seen.band
     mined = Band(metric, lo, hi)
     edges = mined.distances(seen.edges)[::-1]
-    heights = np.array(seen.cosines[::-1]) / seen.queries * STEP / np.diff(edges)
+    heights, spreads = (
+        np.array(counts[::-1]) * STEP / np.diff(edges)
+        for counts in (np.array(seen.cosines) / seen.queries, seen.spreads)
+    )
     lowest = heights[heights > 0].min() / 2
     axes.stairs(np.maximum(heights, lowest), edges, baseline=lowest, fill=True, color=OUTSIDE)
+    for limit in (heights - spreads, heights + spreads):
+        axes.stairs(np.maximum(limit, lowest), edges, baseline=None, color="#7d8794", linewidth=0.7)
     axes.axvspan(lo, min(hi, LARGEST[metric]), color=IN_BAND, alpha=0.25, linewidth=0)
     for place, (reading, size) in enumerate(seen.sizes.items()):
         band = replace(mined, metric=reading)

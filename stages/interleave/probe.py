@@ -16,19 +16,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.commits import Whole
+from pipeline.errors import RecipeError
 from pipeline.recipe import Json
 from pipeline.schemas import BAND_SIZES, COSINES
 from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.interleave.band import LARGEST
 from stages.interleave.corpora import Corpora, InterleaveKeys
-from stages.interleave.pairs import Pairs
+from stages.interleave.pairs import Candidates, Pairs
 from stages.interleave.recipe import InterleaveRecipe
+from stages.interleave.seen import Seen
 from stages.interleave.supports import Ids, Queries
 
 if TYPE_CHECKING:
     from stages.interleave.sweep import Sweep
 
+SEED = 0  # of the draw: another order of the samples mines nothing anew
 QUERIES_OF_A_SHARD = 250
 BINS = 400  # of cosines from −1 to 1
 TILE_ROWS = 4096  # compared at once: 8 MiB of float64 products
@@ -46,14 +49,24 @@ class InterleaveProbe(Stage["Sweep"]):
 
     def settings(self) -> Mapping[str, Json]:
         band = {"metric", "lo", "hi", "supports", "drop_same_caption"}
-        return self.recipe.model_dump(include={*band, "sources", "probe_queries", "seed"})
+        return self.recipe.model_dump(include={*band, "sources", "probe_queries"})
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
         pairs = open_pairs(self.corpora, self.recipe, whole)
         pairs.refuse_shared_ids()
-        drawn = pairs.drawn(self.recipe.probe_queries, self.recipe.seed).tolist()
+        taking_part = int(pairs.wanted.sum())
+        if taking_part <= self.recipe.supports:
+            raise RecipeError(
+                f"interleave.supports is {self.recipe.supports}, and the corpora hold {taking_part:,} pairs of "
+                f"interleave.sources, of which a query may be given {taking_part - 1:,}: set interleave.supports to no "
+                "more, or name more sources"
+            )
+        drawn = pairs.drawn(self.recipe.probe_queries, SEED).tolist()
         parts = [drawn[first : first + QUERIES_OF_A_SHARD] for first in range(0, len(drawn), QUERIES_OF_A_SHARD)]
         return Plan([Shard(shard_id(number), {"queries": part}) for number, part in enumerate(parts)])
+
+    def news(self, whole: Whole) -> str:
+        return str(Seen.of_probe(whole, self.recipe))
 
     def open(self, task: Task) -> "Sweep":
         from stages.interleave.engines import open_sweep
@@ -66,7 +79,7 @@ class InterleaveProbe(Stage["Sweep"]):
 
         ids = np.array(task.params["queries"], np.int64)
         queries = state.pairs.queries(ids)
-        sizes, histogram = _compared(ids, queries, state.pairs, self.recipe)
+        sizes, counts = _compared(ids, queries, state.pairs, self.recipe)
         steps, found = {}, np.zeros(len(ids), np.int64)
         for lead in LEADS:
             supports, passed = replace(state, lead=lead).count(queries)
@@ -74,7 +87,8 @@ class InterleaveProbe(Stage["Sweep"]):
         columns = {"row_id": ids, **sizes, "found": found.astype(np.int32)}
         out.table("band_sizes", "band_sizes_{stem}.parquet", pa.table(columns, schema=BAND_SIZES))
         edges = np.arange(BINS) * (2 / BINS) - 1
-        out.table("cosines", "cosines_{stem}.parquet", pa.table([edges, histogram], schema=COSINES))
+        histogram = pa.table([edges, counts.sum(axis=0), (counts**2).sum(axis=0)], schema=COSINES)
+        out.table("cosines", "cosines_{stem}.parquet", histogram)
         out.json("steps", "steps_{stem}.json", steps)
         return Counts(len(ids), len(ids))
 
@@ -84,18 +98,19 @@ def open_pairs(corpora: Corpora, recipe: InterleaveRecipe, whole: Mapping[str, W
 
 
 def _compared(
-    ids: Ids, queries: Queries, pairs: Pairs, recipe: InterleaveRecipe
+    ids: Ids, queries: Queries, pairs: Candidates, recipe: InterleaveRecipe
 ) -> tuple[dict[str, Ids], npt.NDArray[np.int64]]:
-    """Of every query with all pairs but itself, exactly: how many are in the band by each reading, and a histogram."""
+    """Of every query with all pairs but itself, exactly: how many are in the band by each reading (Q,), and how many in
+    each bin of cosines (Q, BINS)."""
     bands = {metric: replace(recipe.band, metric=metric) for metric in LARGEST}
     sizes = {metric: np.zeros(len(ids), np.int64) for metric in bands}
-    histogram = np.zeros(BINS, np.int64)
+    counts, query = np.zeros(len(ids) * BINS, np.int64), np.arange(len(ids))[:, None] * BINS
     images = queries.images.astype(np.float64)
     for tile in pairs.tiles(TILE_ROWS):
         cosines = images @ tile.images.astype(np.float64).T
         others = ids[:, None] != tile.ids
         for metric, band in bands.items():
             sizes[metric] += (band.holds(cosines) & others).sum(axis=1)
-        places = np.clip((cosines[others] + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
-        histogram += np.bincount(places, minlength=BINS)
-    return {str(metric): size for metric, size in sizes.items()}, histogram
+        places = query + np.clip((cosines + 1) * (BINS / 2), 0, BINS - 1).astype(np.int64)
+        counts += np.bincount(places[others], minlength=len(counts))
+    return {str(metric): size for metric, size in sizes.items()}, counts.reshape(len(ids), BINS)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pipeline.arithmetic import FLOAT32, MATRIX_UNITS, Arithmetic, full_precision, multiply
 from stages.filter import SAME_IMAGE_COSINE
-from stages.interleave.pairs import Pairs
+from stages.interleave.pairs import Candidates
 from stages.interleave.supports import Half, Hashes, Ids, Queries, Rule, Supports
 from stages.neighbors import NONE, RULES
 
@@ -72,7 +72,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Products:
-    pairs: Pairs
+    pairs: Candidates
     rule: Rule
     device: str
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.commits import Whole
 from stages.filter import CorpusReader
 from stages.interleave.mine import InterleaveMine
-from stages.interleave.samples import Interleaved, read_pictures
+from stages.interleave.samples import Interleaved, place_of, read_pictures
 
 
 class SampleReader:
@@ -45,4 +45,4 @@ class SampleReader:
         """The JPEGs of a sample (a row of `table`) in its order, the query's last, read at their places in the tars."""
         pairs: Sequence[dict[str, Any]] = sample["pairs"]
         read = read_pictures(pairs, self.corpora)
-        return [read[pair["corpus"], pair["row_id"]] for pair in pairs]
+        return [read[place_of(pair)] for pair in pairs]

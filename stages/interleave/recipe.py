@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from pipeline.recipe import Section
+from pipeline.run import Root
 from stages.interleave.band import LARGEST, Band, Metric
 from stages.neighbors import Device
 
@@ -21,11 +22,11 @@ class BandRecipe(Section):
     """Which pairs are in a query's band, and how they are looked for."""
 
     metric: Metric = "l2"  # how a distance is read: ‖x−y‖, ‖x−y‖² (as FAISS returns it), or 1−x·y
-    lo: float = Field(0.4, ge=0)
-    hi: float = Field(0.6, gt=0)
+    lo: float = Field(0.4, ge=0, allow_inf_nan=False)
+    hi: float = Field(0.6, gt=0, allow_inf_nan=False)
     drop_same_caption: bool = False  # True: no support has the query's own caption; the paper says nothing of it
     on_starved: Starved = "skip"
-    seed: int = Field(0, ge=0)  # of what is drawn, and of the order in a sample
+    seed: int = Field(0, ge=0)  # of the order in a sample, and of what is drawn to be shown
     engine: Literal["auto", "sweep", "products"] = "auto"  # auto: products on a GPU, else a sweep or the cheaper
     device: Device = Field(default="auto", validate_default=True)
 
@@ -58,7 +59,7 @@ class InterleaveRecipe(BandRecipe):
     sources: tuple[str, ...] = ()  # whose pairs take part; none: all of the corpora's
     probe_queries: int = Field(2000, ge=1)  # drawn to look at the band before anything is mined
     max_starved: float = Field(0.5, ge=0, le=1)  # share of them that may starve; beyond it the run stops
-    neighbors: str | None = None  # root whose neighbours of the same corpus every pair is given
+    neighbors: Root | None = None  # root whose neighbours of the same corpus every pair is given
     materialize: bool = True  # False: parquet alone, and pictures are read where they lie
     queries_per_task: int = Field(20_000, ge=1)  # at least; whole shards of the corpora
 

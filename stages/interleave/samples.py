@@ -37,6 +37,8 @@ BATCH = 500  # samples whose pictures are in memory at once: 100 MB
 TOLD = ["pair_id", "caption", "input", "shard", "offset", "bytes"]
 
 Row = dict[str, Any]
+Place = tuple[int, int, str, int]
+place_of = itemgetter("corpus", "input", "shard", "offset")  # of a picture
 
 
 @dataclass(frozen=True)
@@ -131,16 +133,15 @@ def shuffled(query: str, supports: Sequence[str], seed: int) -> list[int]:
 def add_samples(tar: tarfile.TarFile, samples: Sequence[Row], corpora: Sequence[CorpusReader]) -> None:
     pictures = read_pictures([pair for sample in samples for pair in sample["pairs"]], corpora)
     for sample in samples:
-        for place, pair in enumerate(sample["pairs"]):
-            add_member(tar, f"{sample['pair_id']}.{place}.jpg", pictures[pair["corpus"], pair["row_id"]])
-            add_member(tar, f"{sample['pair_id']}.{place}.txt", pair["caption"].encode())
+        for number, pair in enumerate(sample["pairs"]):
+            add_member(tar, f"{sample['pair_id']}.{number}.jpg", pictures[place_of(pair)])
+            add_member(tar, f"{sample['pair_id']}.{number}.txt", pair["caption"].encode())
         told = {"pair_ids": [pair["pair_id"] for pair in sample["pairs"]]}
         told |= {name: sample[name] for name in ("distances", "caption_similarities", "order", "neighbors")}
         add_member(tar, f"{sample['pair_id']}.json", json.dumps(told, ensure_ascii=False).encode())
 
 
-def read_pictures(pairs: Iterable[Row], corpora: Sequence[CorpusReader]) -> dict[tuple[int, int], bytes]:
-    """Stored JPEGs by corpus and row, each read once, tar by tar and front to back."""
-    ordered = sorted(pairs, key=itemgetter("corpus", "input", "shard", "offset"))
-    distinct = {(pair["corpus"], pair["row_id"]): pair for pair in ordered}
-    return {place: corpora[pair["corpus"]].picture(pair) for place, pair in distinct.items()}
+def read_pictures(pairs: Iterable[Row], corpora: Sequence[CorpusReader]) -> dict[Place, bytes]:
+    """Stored JPEGs by place, each read once, tar by tar and front to back."""
+    distinct = {place_of(pair): pair for pair in pairs}
+    return {place: corpora[place[0]].picture(distinct[place]) for place in sorted(distinct)}

@@ -25,7 +25,11 @@ PRODUCTS_NS = 35.0
 
 WANTED = 25  # candidates a support that the advised bounds leave on average
 SHOWN = 20  # bars of the histogram
+COUNTED = ("pairs", "squares")  # of COSINES
 ONLY = "000000"  # shard of the stages that have one
+
+
+Floats = npt.NDArray[np.float64]
 
 
 class Interval(Section):
@@ -57,13 +61,15 @@ class Seen(Section):
     starved: Interval  # share of the queries with fewer candidates than supports
     sizes: dict[Metric, BandSize]
     cosines: list[int]  # pairs by image cosine, in even bins from −1 to 1
+    spreads: list[float]  # of each bin: half the 95 % interval of a query's mean number
     cost_ns: dict[EngineName, float]  # of one pair of a query and a row, modelled
 
     @classmethod
     def of_probe(cls, probe: Whole, recipe: InterleaveRecipe) -> Self:
         shards = [probe.read(shard) for shard in probe.shards]
         sizes = pa.concat_tables([shard.table("band_sizes") for shard in shards])
-        cosines = np.sum([shard.table("cosines")["pairs"].to_numpy() for shard in shards], axis=0)
+        histograms = [shard.table("cosines") for shard in shards]
+        cosines, squares = (np.sum([part[name].to_numpy() for part in histograms], axis=0) for name in COUNTED)
         steps = [shard.json("steps") for shard in shards]
         rows = int(cosines.sum()) // sizes.num_rows
         return cls(
@@ -74,6 +80,7 @@ class Seen(Section):
             starved=_share(sizes["found"].to_numpy() < recipe.supports),
             sizes={metric: _size(sizes[metric].to_numpy(), rows) for metric in LARGEST},
             cosines=cosines.tolist(),
+            spreads=_half_interval(cosines / sizes.num_rows, squares / sizes.num_rows, sizes.num_rows).tolist(),
             cost_ns=_costs({lead: np.sum([counted[lead] for counted in steps], axis=0) for lead in steps[0]}),
         )
 
@@ -114,31 +121,45 @@ class Seen(Section):
     def __str__(self) -> str:
         metric, lo, hi = self.band
         lines = [f"{self.queries:,} queries, each with {self.rows:,} pairs: distances of images as {metric} reads them"]
+        lines[0] += " (bars are logarithmic, ▒ is in the band)"
         lines += self._bars()
         for name in LARGEST:
-            size = self.sizes[name]
-            told = " ← interleave.metric" if name == metric else ""
+            size, told = self.sizes[name], " ← interleave.metric" if name == metric else ""
             lines.append(
                 f"in [{lo}, {hi}] as {name:<10} {size.mean} pairs a query, {size.share:.3%} of all; 5 % of the queries "
                 f"have at most {size.p5:,.0f}, half {size.median:,.0f}, 95 % {size.p95:,.0f}{told}"
             )
-        lines.append(f"starved, with fewer than {self.supports} candidates: {self.starved} of the queries")
+        lines.append(self.starving)
         costs = ", ".join(f"{name} {cost:.1f}" for name, cost in self.cost_ns.items())
-        return "\n".join([*lines, f"modelled cost on a core, ns a pair: {costs}"])
+        hours = (self.rows + 1) * self.rows * min(self.cost_ns.values()) / 3.6e12
+        lines.append(f"modelled cost on a core: ns a pair {costs}; of all {self.rows + 1:,} queries {hours:,.2f} hours")
+        return "\n".join(lines)
+
+    @property
+    def starving(self) -> str:
+        low, value, high = (f"{share:.2%}" for share in (self.starved.low, self.starved.value, self.starved.high))
+        return f"{value} ({low} to {high}) of the queries starve, with fewer than {self.supports} candidates"
 
     def advice(self) -> str:
         """Bounds that leave enough candidates on average, by the histogram."""
-        metric, lo, _ = self.band
+        metric, lo, hi = self.band
+        wanted = max(min(WANTED * self.supports, self.rows // 2), self.supports)
         distances = Band(metric, 0, 1).distances(self.edges)[::-1]  # ascending
-        farther = np.cumsum(np.where(distances[1:] > lo, self.cosines[::-1], 0)) / self.queries
-        enough = np.flatnonzero(farther >= WANTED * self.supports)
-        if not len(enough):
-            return f"Nearly all pairs are nearer than interleave.lo {lo}: lower it, in another root."
-        hi = math.ceil(distances[1:][enough[0]] * 100) / 100
-        return (
-            f"With interleave.hi at {hi} a query has {WANTED * self.supports} candidates on average. Bounds are set in "
-            "another root; or raise interleave.max_starved in this one."
-        )
+        near, far, pairs = distances[:-1], distances[1:], np.array(self.cosines[::-1]) / self.queries
+        farther = np.flatnonzero(np.cumsum(np.where(near >= lo, pairs, 0)) >= wanted)
+        nearer = np.flatnonzero(np.cumsum(np.where(far <= hi, pairs, 0)[::-1])[::-1] >= wanted)
+        if len(farther) and (highest := math.ceil(far[farther[0]] * 100) / 100) > hi:
+            advised = f"With interleave.hi at {highest} a query has {wanted} candidates on average"
+        elif len(farther) or not len(nearer):
+            size = self.sizes[metric]
+            advised = (
+                f"On average a query has {size.mean.value:,.0f} pairs in the band, but half have at most "
+                f"{size.median:,.0f}: widen the band"
+            )
+        else:
+            lowest = math.floor(near[nearer[-1]] * 100) / 100
+            advised = f"With interleave.lo at {lowest} a query has {wanted} candidates on average"
+        return f"{advised}. Bounds are set in another root; or raise interleave.max_starved in this one."
 
     def _bars(self) -> list[str]:
         metric, lo, hi = self.band
@@ -168,8 +189,15 @@ def _size(sizes: npt.NDArray[np.int64], rows: int) -> BandSize:
 
 
 def _mean(values: npt.NDArray[np.int64]) -> Interval:
-    mean, spread = float(values.mean()), 1.96 * float(values.std()) / math.sqrt(len(values))
-    return Interval(value=mean, low=max(mean - spread, 0), high=mean + spread)
+    mean, square = values.mean(keepdims=True), (values.astype(np.float64) ** 2).mean(keepdims=True)
+    spread = float(_half_interval(mean, square, len(values))[0])
+    return Interval(value=float(mean[0]), low=max(float(mean[0]) - spread, 0), high=float(mean[0]) + spread)
+
+
+def _half_interval(mean: Floats, square: Floats, count: int) -> Floats:
+    """Of some means of so many values, and of the means of their squares: half the 95 % interval."""
+    half: Floats = 1.96 * np.sqrt(np.maximum(square - mean**2, 0) / count)
+    return half
 
 
 def _share(marks: npt.NDArray[np.bool_]) -> Interval:

@@ -23,7 +23,7 @@ import torch
 from pipeline.arithmetic import FLOAT32, full_precision
 from stages.interleave.axes import Axes, Single, longest, rounding
 from stages.interleave.kernel import STEPS, look_closer
-from stages.interleave.pairs import Pairs
+from stages.interleave.pairs import Candidates
 from stages.interleave.supports import Half, Queries, Rule, Supports
 
 Lead = Literal["image", "caption"]
@@ -46,7 +46,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Sweep:
-    pairs: Pairs
+    pairs: Candidates
     rule: Rule
     image_axes: Axes
     caption_axes: Axes

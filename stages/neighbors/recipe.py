@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from pipeline.recipe import Section
+from pipeline.run import Root
 
 EngineName = Literal["exact", "index"]
 
@@ -24,7 +25,7 @@ class NeighborsRecipe(Section):
     """Candidates are asked for k + over_fetch at a time; a query that loses more than over_fetch of them to the leakage
     rules is asked once more, to `depth`, and what it lacks then is its shortfall."""
 
-    databases: tuple[str, ...] = ()  # roots of indexes, or of corpora without one; none: the corpus itself
+    databases: tuple[Root, ...] = ()  # roots of indexes, or of corpora without one; none: the corpus itself
     k: int = Field(10, ge=1)
     over_fetch: int = Field(20, ge=0)
     depth: int = Field(1000, ge=1)
