@@ -104,9 +104,10 @@ def test_its_recipe_is_kept_and_makes_the_same(quiet: Quiet, tmp_path: Path) -> 
 
 def test_it_may_lie_in_the_root_of_its_corpus(tmp_path: Path) -> None:
     root = corpus(tmp_path, in_shards(pictured("one", 120, 0), 25))
-    (tmp_path / "recipe.yaml").write_text("embed: {model: ViT-B-32}\n")
+    recipe = "embed: {model: ViT-B-32, pretrained: openai}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
     assert make_interleaved.main(arguments(root, root)) == 0
-    assert (tmp_path / "recipe.yaml").read_text() == "embed: {model: ViT-B-32}\n"
+    assert (tmp_path / "recipe.yaml").read_text() == recipe
     assert Whole.open(root, "interleaved").rows > 0
 
 

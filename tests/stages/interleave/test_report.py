@@ -162,7 +162,7 @@ def test_a_gate_that_stays_shut_says_where_the_probe_lies(
 ) -> None:
     assert interleave(tmp_path, corpus, lo=1.98, hi=2.0).exit_code == 1
     assert not StageFolder(str(tmp_path), "interleave_gate").committed()
-    assert f"{tmp_path}/interleave_probe/data" in caplog.text
+    assert f"All that was seen stands in {tmp_path}/interleave_probe" in caplog.text
     assert [*(tmp_path / "interleave_probe" / "data").glob("band_sizes_*.parquet")]
 
 

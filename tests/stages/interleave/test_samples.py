@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from pipeline.commits import StageFolder, Whole
+from pipeline.errors import InputError
 from pipeline.executor import LocalExecutor
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
@@ -31,7 +32,7 @@ from tests.stages.interleave.test_stages import BAND, Known, distance, mine
 from tests.stages.neighbors.crowded import Crowded
 
 NEAR = Crowded(rows=200)
-FAR = Crowded(rows=130, seed=8, own="far", shards=3)
+FAR = Crowded(rows=130, seed=8, own="far", common="apart", shards=3)
 
 
 @pytest.fixture(scope="module")
@@ -305,14 +306,11 @@ def test_the_same_pictures_are_read_by_offset_where_none_are_written(
             assert tar.read_bytes()[pair["offset"] :][: pair["bytes"]] == found[f"{place}.jpg"]
 
 
-def test_two_corpora_that_share_pairs_keep_their_own_pictures(tmp_path: Path) -> None:
-    """As two crawls of one list do, of which each fetched its own bytes."""
-    ours, theirs = pictured("cc3m", 50, 5), pictured("cc3m", 50, 6)
-    roots = [corpus(tmp_path / name, [pairs]) for name, pairs in (("ours", ours), ("theirs", theirs))]
-    recipe = InterleaveRecipe(**BAND, max_starved=0.9, on_starved="short")
-    Run(str(tmp_path / "root"), interleave_stages(recipe, roots)).execute(LocalExecutor())
-    readers = [CorpusReader(root) for root in roots]
-    samples = samples_in(tmp_path / "root")
-    for sample, found in zip(samples, read_by_webdataset(tars(tmp_path / "root")), strict=True):
-        for place, pair in enumerate(sample["pairs"]):
-            assert found[f"{place}.jpg"] == readers[pair["corpus"]].picture(pair)
+def test_two_corpora_that_share_a_pair_id_are_refused(tmp_path: Path) -> None:
+    """As two splits of one list are that bear one name."""
+    roots = [corpus(tmp_path / name, [pictured("cc3m", 50, seed)]) for name, seed in (("ours", 5), ("theirs", 6))]
+    stages = interleave_stages(InterleaveRecipe(**BAND), roots)
+    with pytest.raises(
+        InputError, match=r"rows 0 and 50 of the corpora both bear the pair id cc3m-0000000000 \(50 such"
+    ):
+        Run(str(tmp_path / "root"), stages).execute(LocalExecutor())
