@@ -72,7 +72,8 @@ class Pairs:
         ordered = np.argsort(hashes, kind="stable")
         again = np.flatnonzero(np.diff(hashes[ordered]) == 0)
         if len(again):
-            first, second = ordered[again[0] : again[0] + 2]
+            place = again[ordered[again].argmin()]
+            first, second = ordered[place : place + 2]
             pair_id = self.keys.rows(np.array([first]), ["pair_id"])["pair_id"][0]
             raise InputError(
                 f"interleave: rows {first:,} and {second:,} of the corpora both bear the pair id {pair_id} "

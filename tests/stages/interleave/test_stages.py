@@ -232,7 +232,7 @@ def test_on_ray_the_bytes_are_the_same_with_any_number_of_workers(
 def test_a_task_without_a_query_of_the_sources_makes_an_empty_shard(tmp_path: Path) -> None:
     """Shards of a corpus mostly hold one source each."""
     finish(tmp_path / "a", [Crowded(rows=60, shards=1)])
-    finish(tmp_path / "b", [Drawn(rows=60, width=12, shards=2, source="toy")])
+    finish(tmp_path / "b", [Drawn(rows=60, width=12, shards=2, source="drawn")])
     corpora = (tmp_path / "b", tmp_path / "a")
     report = mine(tmp_path / "root", *corpora, sources=["coco"], max_starved=1, queries_per_task=1)
     assert report.exit_code == 0, report
