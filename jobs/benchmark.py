@@ -9,6 +9,7 @@ embed      the embed stage beside its bare model (1 minute)
 exact      exact search beside torch.mm (8 minutes)
 captions   the index over real captions' vectors (3 minutes, once 15 more to embed them)
 index      the index over 1 and 5 million vectors, beside FAISS and autofaiss (an hour)
+interleave mining of five-pair samples beside plain products, FAISS and torch.mm (an hour)
 """
 
 import argparse
@@ -22,6 +23,7 @@ from trials.benchmarks.embedding import embed
 from trials.benchmarks.exact import exact
 from trials.benchmarks.frame import frame
 from trials.benchmarks.index import index
+from trials.benchmarks.interleave import interleave
 from trials.benchmarks.recovery import recovery
 from trials.benchmarks.scale import resume, scale
 
@@ -34,6 +36,7 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "exact": exact,
     "captions": captions,
     "index": index,
+    "interleave": interleave,
 }
 
 

@@ -19,8 +19,8 @@ from stages.interleave.recipe import InterleaveRecipe
 EngineName = Literal["image", "caption", "products"]
 """The sweep led by images or by captions, or all products."""
 
-STEP_NS = {"compared": 1.9, "by_lead": 12.0, "by_other": 90.0, "measured": 60.0, "in_band": 200.0}
-PRODUCTS_NS = 35.0
+STEP_NS = {"compared": 3.0, "by_lead": 12.0, "by_other": 55.0, "measured": 35.0, "in_band": 1200.0}
+PRODUCTS_NS = 40.0
 """Measured at width 512 on one core: what a pair costs that comes to a step of the sweep, or all its products."""
 
 WANTED = 25  # candidates a support that the advised bounds leave on average

@@ -1,4 +1,4 @@
-"""Vectors to measure the index with: synthetic ones shaped like CLIP's, at any number of rows, and real captions'.
+"""Vectors to measure with: synthetic ones shaped like CLIP's, at any number of rows, and real captions'.
 
 A synthetic vector is √CONE·mean + √(1 − CONE)·deviation, all of norm 1. The deviation is √w·topic + √(1 − w)·own,
 normalised: both have variances that fall as i^−DECAY along axes in random directions, topics have Zipf sizes, and w
@@ -39,16 +39,16 @@ FLICKR, CC3M = "flickr8k/dataset_flickr8k.json.gz", "cc3m/Validation_GCC-1.1.0-V
 
 
 @dataclass(frozen=True)
-class _Space:
+class Space:
     image_mean: Single  # (D,)
     caption_mean: Single
     axes: Single  # (D, D): the deviation's covariance is axes.T @ axes, of trace 1
 
     @classmethod
-    def of(cls, width: int, seed: int) -> "_Space":
+    def of(cls, width: int, seed: int, decay: float = DECAY) -> "Space":
         random = np.random.default_rng([seed, 0])
         basis = np.linalg.qr(random.standard_normal((width, width)))[0]
-        variance = np.arange(1, width - 1) ** -DECAY
+        variance = np.arange(1, width - 1) ** -decay
         axes = np.sqrt(variance / variance.sum())[:, None] * basis[2:]
         caption_mean = MEANS_COSINE * basis[0] + np.sqrt(1 - MEANS_COSINE**2) * basis[1]
         return cls(*(np.asarray(part, np.float32) for part in (basis[0], caption_mean, axes)))
@@ -60,16 +60,16 @@ class _Space:
 
 def clip_like(rows: int, *, seed: int, width: int = 512, first: int = 0) -> Iterator[Half]:
     """Blocks (≤ BLOCK, D) of N rows in all, of norm 1, from a row that begins a block on."""
-    space = _Space.of(width, seed)
+    space = Space.of(width, seed)
     num_topics = max(round(TOPICS_AT_A_MILLION * (rows / 1e6) ** TOPIC_GROWTH), 1)
-    topics = _drawn(num_topics, space, np.random.default_rng([seed, 1]))
+    topics = drawn(num_topics, space, np.random.default_rng([seed, 1]))
     sizes = np.cumsum(np.arange(1, num_topics + 1) ** -ZIPF)
     for start in range(first, rows, BLOCK):
         random = np.random.default_rng([seed, 2, start])
         count = min(BLOCK, rows - start)
         topic = np.searchsorted(sizes, sizes[-1] * random.random(count))
         closeness = random.beta(*CLOSENESS, size=(count, 1)).astype(np.float32)
-        own = _drawn(count, space, random)
+        own = drawn(count, space, random)
         vectors = space.place(space.image_mean, np.sqrt(closeness) * topics[topic] + np.sqrt(1 - closeness) * own)
         again = np.flatnonzero(random.random(count) < DUPLICATES)
         vectors[again] = vectors[random.integers(count, size=len(again))]
@@ -82,10 +82,10 @@ def captions_like(images: Half, *, seed: int, first: int = 0) -> Half:
 
     The mean cosine is 0.3 with the own image, 0.1 with others.
     """
-    space = _Space.of(images.shape[1], seed)
+    space = Space.of(images.shape[1], seed)
     wide = images.astype(np.float32)
     seen = _unit(wide - wide @ space.image_mean[:, None] * space.image_mean)
-    unseen = _unit(_drawn(len(images), space, np.random.default_rng([seed, 3, first])))
+    unseen = _unit(drawn(len(images), space, np.random.default_rng([seed, 3, first])))
     return space.place(space.caption_mean, AGREEMENT * seen + math.sqrt(1 - AGREEMENT**2) * unseen)
 
 
@@ -125,9 +125,10 @@ def _embedded(captions: list[str]) -> Half:
     return vectors
 
 
-def _drawn(count: int, space: _Space, random: np.random.Generator) -> Single:
-    drawn: Single = random.standard_normal((count, len(space.axes)), np.float32) @ space.axes
-    return drawn
+def drawn(count: int, space: Space, random: np.random.Generator) -> Single:
+    """Deviations of norm about 1."""
+    deviations: Single = random.standard_normal((count, len(space.axes)), np.float32) @ space.axes
+    return deviations
 
 
 def _unit(vectors: Single) -> Single:
