@@ -16,7 +16,6 @@ DENSITIES = (HEADLINE, 0.0003, 0.01)  # share of the pairs that are in the band
 class Sizes:
     sampled: Mapping[int, int] = field(default_factory=lambda: {20_000: 2048, 100_000: 2048, 400_000: 8192})
     """Rows, and the queries that rivals and brute force answer: their times are scaled by pair."""
-    once: int = 400_000  # so many rows and more are raced once
     headline_rows: int = 100_000
     block: int = 20_000  # queries that are mined at once
     factories: Sequence[str] = ("Flat", "IVF1024,Flat")  # of FAISS's indexes
@@ -24,6 +23,7 @@ class Sizes:
     cost_rows: int = 20_000
     memory_rows: Sequence[int] = (100_000, 400_000, 1_000_000)
     gpu_rows: Sequence[int] = (1_000_000, 2_000_000)
+    once: int = 400_000  # so many rows and more are raced once
 
 
 def interleave(sizes: Sizes = Sizes()) -> Iterator[Line]:
