@@ -30,7 +30,8 @@ class InterleaveGate(Stage[None]):
         return [Input(InterleaveProbe.name, Need.WHOLE)]
 
     def settings(self) -> Mapping[str, Json]:
-        return {}
+        """Told beside what the probe counted, which another band may have the same of."""
+        return self.recipe.model_dump(include={"metric", "lo", "hi", "supports"})
 
     def conditions(self) -> Mapping[str, Json]:
         """Decides whether there is a result, and no byte of it: it may be raised on the same root."""

@@ -17,6 +17,7 @@ STEPS = ("compared", "by_lead", "by_other", "measured", "in_band")
 """Pairs of a query and a row that came so far: all; whose lead's bound reached the floor; the other side's bound too;
 whose float32 image cosine may lie in the band; and does, exactly, while the caption may reach the floor."""
 
+# What is compiled is kept by this file alone: change it where the constants that it imports change.
 ANY_ORDER = {"reassoc", "contract", "nsz", "nnan"}
 PAIR, IMAGE_ID, SHA256, PHASH, CAPTION = (
     RULES.index(rule) for rule in ("pair", "image_id", "sha256", "phash", "caption")

@@ -50,11 +50,7 @@ class Pairs:
     def open(cls, corpora: Sequence[Whole], keys: Whole, sources: Sequence[str]) -> "Pairs":
         """sources: whose pairs take part; none: all. Raises RecipeError where one has no pair."""
         opened = Keys.open(keys)
-        known = pa.chunked_array([batch["source"] for batch in opened.batches], pa.string())
-        _refuse_unknown(sources, pc.unique(known).to_pylist())
-        wanted = (
-            pc.is_in(known, pa.array(sources, pa.string())).to_numpy() if sources else np.ones(len(known), np.bool_)
-        )
+        wanted = _of_sources(opened, sources) if sources else np.ones(opened.starts[-1], np.bool_)
         return cls(Vectors(corpora, "image"), Vectors(corpora, "text"), opened, wanted)
 
     @property
@@ -63,8 +59,8 @@ class Pairs:
 
     @property
     def num_bytes(self) -> int:
-        """Of all vectors and hashes."""
-        return self.images.rows * (2 * 2 * self.width + 8 * len(RULES))
+        """Of all pairs that take part: vectors, ids, hashes, and these in order with their places."""
+        return int(self.wanted.sum()) * (2 * 2 * self.width + 8 + 3 * 8 * len(RULES))
 
     def refuse_shared_ids(self) -> None:
         """Raises InputError where two pairs have one pair_id, and would count as one picture and have one name."""
@@ -115,6 +111,14 @@ class Pairs:
                 f"row {first[0]:,} of the corpora, {pair_id}, holds a vector with values that are not finite; make the "
                 "stages embed and corpus again"
             )
+
+
+def _of_sources(keys: Keys, sources: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """(N,)"""
+    known = pa.chunked_array([batch["source"] for batch in keys.batches], pa.string())
+    _refuse_unknown(sources, pc.unique(known).to_pylist())
+    wanted: npt.NDArray[np.bool_] = pc.is_in(known, pa.array(sources, pa.string())).to_numpy()
+    return wanted
 
 
 def _refuse_unknown(sources: Sequence[str], known: Sequence[str]) -> None:

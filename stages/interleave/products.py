@@ -24,8 +24,8 @@ from stages.neighbors import NONE, RULES
 
 CHUNK = 32  # rows of a tile that share a maximum
 GATHERED = 2**17  # pairs of a tile that are measured one by one; of more, all products are made first
-MEASURED = 2**17  # pairs measured at once: 1 GiB at width 512
-ROOM = 0.8  # of a GPU's free memory that the rows may take to stay there
+MEASURED = 2**17  # pairs measured at once: 1.5 GiB at width 512
+WORKING = 10 * 2**30  # bytes of a GPU that a block and a tile may take while they are compared
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Products:
 
     @cached_property
     def _resident(self) -> list[Block]:
-        if self.device == "cpu" or self.pairs.num_bytes > ROOM * torch.cuda.mem_get_info()[0]:
+        if self.device == "cpu" or self.pairs.num_bytes + WORKING > torch.cuda.mem_get_info()[0]:
             return []
         return list(self._streamed())
 

@@ -1,6 +1,6 @@
 """Every engine finds the very supports that sorting everything finds, with the same bits, whatever the pairs are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from stages.interleave.axes import Axes
 from stages.interleave.band import Band, Metric
+from stages.interleave.pairs import Tile
 from stages.interleave.products import Products
 from stages.interleave.supports import Engine, Half, Ids, Rule, Supports
 from stages.interleave.sweep import LEADS, Lead, Sweep
@@ -417,6 +418,18 @@ def test_fewer_and_fewer_pairs_come_to_each_step_of_a_sweep() -> None:
         assert (np.diff(passed) <= 0).all()
         assert passed[-1] >= supports.found.sum()
         np.testing.assert_array_equal(passed, again)
+
+
+class Unreadable(InMemory):
+    def tiles(self, size: int) -> Iterator[Tile]:
+        raise AssertionError("rows are read for no query")
+
+
+def test_nothing_is_read_for_a_task_without_queries(build: Build) -> None:
+    vectors = unit(np.random.default_rng(12).standard_normal((20, 16)))
+    pairs = Unreadable(**vars(pairs_of(vectors, vectors)))
+    found = build(pairs, Rule(Band("l2", 0.4, 0.6), 4)).mine(pairs.queries(np.arange(0)))
+    assert found.rows.shape == (0, 4)
 
 
 few_hashes = st.sampled_from([(0, 1), (0, 1, 2, FAR_HASH, 2**64 - 1), tuple(range(500))])

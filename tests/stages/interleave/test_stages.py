@@ -25,6 +25,7 @@ from stages.interleave.corpora import Corpora
 from stages.interleave.engines import open_sweep
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.probe import open_pairs
+from stages.interleave.seen import Seen
 from stages.interleave.sweep import LEADS
 from tests.stages.index.corpora import Drawn, Model, finish, unit
 from tests.stages.neighbors.crowded import Crowded, rule_broken
@@ -386,6 +387,16 @@ def test_another_band_on_a_base_takes_over_the_keys_alone(roots: Path, tmp_path:
     taken = [stage for stage in STAGES if StageFolder(str(tmp_path / "new"), stage).taken()]
     assert taken == ["interleave_keys"]
     assert supports_in(tmp_path / "new") == Known([NEAR]).supports(InterleaveRecipe(**{**BAND, "hi": 1.1}))
+
+
+def test_another_band_of_the_same_pairs_is_told_by_its_own_bounds(roots: Path, tmp_path: Path) -> None:
+    mine(tmp_path / "old", roots / "near")
+    assert mine(tmp_path / "new", roots / "near", base=tmp_path / "old", hi=1.000001).exit_code == 0
+    old, new = (Whole.open(str(tmp_path / root), "interleave_probe").identity for root in ("old", "new"))
+    assert old == new
+    gate = Whole.open(str(tmp_path / "new"), "interleave_gate")
+    assert Seen.read(gate).band == ("l2", 0.8, 1.000001)
+    assert {row["hi"] for row in gate.tables("band").to_pylist()} == {1.000001}
 
 
 @dataclass(frozen=True)
