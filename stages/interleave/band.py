@@ -6,6 +6,7 @@ are: multiples of 2^-48 whose sums stay below 2^5, so float64 holds them exactly
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -26,11 +27,11 @@ class Band:
     lo: float
     hi: float
 
-    @property
+    @cached_property
     def lowest_cosine(self) -> float:
         return _cosine(self.metric, self.hi)
 
-    @property
+    @cached_property
     def highest_cosine(self) -> float:
         return _cosine(self.metric, self.lo)
 

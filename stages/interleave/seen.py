@@ -19,7 +19,7 @@ from stages.interleave.recipe import InterleaveRecipe
 EngineName = Literal["image", "caption", "products"]
 """The sweep led by images or by captions, or all products."""
 
-STEP_NS = {"compared": 3.0, "by_lead": 12.0, "by_other": 55.0, "measured": 35.0, "in_band": 1200.0}
+STEP_NS = {"compared": 3.0, "by_lead": 12.0, "by_other": 52.0, "measured": 31.0, "in_band": 1000.0}
 PRODUCTS_NS = 40.0
 """Measured at width 512 on one core: what a pair costs that comes to a step of the sweep, or all its products."""
 

@@ -19,8 +19,9 @@ from stages.interleave.seen import PRODUCTS_NS
 from stages.interleave.supports import Ids
 from stages.interleave.sweep import LEADS, Lead
 from trials.benchmarks.clock import seconds
-from trials.benchmarks.interleave_speed import Line, modelled, one_thread
+from trials.benchmarks.interleave_speed import Line, modelled
 from trials.benchmarks.interleave_vectors import SHAPES, PairSet
+from trials.benchmarks.race import one_thread
 
 BANDS = [
     InterleaveRecipe(metric=metric, hi=hi, device="cpu")

@@ -1,14 +1,11 @@
 """Mining beside its rivals, one thread each, and beside the bare products that it cannot do without. Imports torch."""
 
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
 import torch
-from threadpoolctl import threadpool_limits
 
 from stages.interleave.axes import Single
 from stages.interleave.band import Band, Metric
@@ -20,6 +17,7 @@ from stages.interleave.sweep import LEADS, QUERIES, TILE_ROWS
 from trials.benchmarks.clock import seconds
 from trials.benchmarks.interleave_rivals import Ranged, Rival, Tiled, brute_force, differences
 from trials.benchmarks.interleave_vectors import SHAPES, PairSet, Statistics
+from trials.benchmarks.race import Works, one_thread, raced, ratios, spread
 
 Line = tuple[str, str]
 SEED = 4
@@ -30,10 +28,6 @@ TILED = "tiled products"
 TARGETS = {"FAISS Flat": "≥ 3, goal 6"}
 TILED_TARGETS = {0.0003: "≥ 4", 0.001: "≥ 5, goal 8", 0.01: "≥ 2.5"}  # by the density of the band
 NOTHING = Band("cosine", -2, -1)  # no cosine is as large
-Works = Mapping[str, tuple[Callable[[], object], int]]
-"""What is done, and for how many queries, by name."""
-Times = Mapping[str, Sequence[float]]
-"""ns a pair of a query and a row, in the order of the repetitions, by name."""
 
 
 @dataclass(frozen=True)
@@ -191,33 +185,3 @@ def _multiply(left: Single, tiles: Sequence[Single]) -> None:
 def modelled(passed: Ids) -> float:
     """ns a pair. passed: of kernel.STEPS."""
     return float(passed @ list(STEP_NS.values()) / passed[0])
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    import faiss  # loaded before it is limited
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(limits=1):
-        assert faiss.omp_get_max_threads() == 1
-        yield
-    torch.set_num_threads(threads)
-
-
-def raced(works: Works, rows: int, repetitions: int) -> Times:
-    """One after the other, and again."""
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repetitions):
-        for name, (do, queries) in works.items():
-            times[name].append(1e9 * seconds(do) / queries / rows)
-    return times
-
-
-def ratios(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    return [a / b for a, b in zip(one, other, strict=True)]
-
-
-def spread(values: Sequence[float], form: str = "{:.1f}") -> str:
-    """The median, lowest and highest."""
-    return "{} ({} to {})".format(*map(form.format, (statistics.median(values), min(values), max(values))))

@@ -28,7 +28,7 @@ ZIPF = 0.1  # sizes of topics fall as i^−ZIPF
 OWN_AGREES = 0.3
 DUPLICATES = 0.02  # share of rows whose image repeats one of the same block
 SAMPLED = 20_000  # rows that axes are computed from
-ASKED, RANKED = 1000, 100  # queries of statistics, and of those of ranks
+ASKED, RANKED = 500, 100  # queries of statistics, and of those of ranks
 
 Ids = npt.NDArray[np.int64]
 
