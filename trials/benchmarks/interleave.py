@@ -23,6 +23,7 @@ class Sizes:
     cost_rows: int = 20_000
     memory_rows: Sequence[int] = (100_000, 400_000, 1_000_000)
     gpu_rows: Sequence[int] = (1_000_000, 2_000_000)
+    largest: int = 400_000  # so many rows and more are raced once, not `repetitions` times
 
 
 def interleave(sizes: Sizes = Sizes()) -> Iterator[Line]:
@@ -46,7 +47,9 @@ def interleave(sizes: Sizes = Sizes()) -> Iterator[Line]:
     for rows, sampled in sizes.sampled.items():
         for density in DENSITIES:
             if (rows, density) != (headline.rows, headline.density):
-                yield from compare(replace(headline, rows=rows, density=density, sampled=sampled))
+                times = 1 if rows >= sizes.largest else sizes.repetitions
+                case = replace(headline, rows=rows, density=density, sampled=sampled, repetitions=times)
+                yield from compare(case)
     yield from costs(sizes.cost_rows, sizes.block)
     yield from memory(sizes.memory_rows, HEADLINE, sizes.block)
     yield from on_gpu(sizes.gpu_rows, HEADLINE)
