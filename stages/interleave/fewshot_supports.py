@@ -66,12 +66,16 @@ class Pictures:
         return [rows + self.train_rows for rows in found]
 
     def barred(self, ids: Ids, images: Vectors) -> list[Ids]:
-        """Of each query, the train rows that show its picture, or may by the perceptual hash: the two have the same one
-        and a cosine of at least 0.98."""
+        """Of each query, the train rows that show its picture, or one that may be it by the perceptual hash: two rows
+        have the same one and a cosine of at least 0.98."""
         same = _places(self.shown[ids], self.shown[: self.train_rows])
         hashed = _places(self.phash[ids], self.phash[: self.train_rows])
         alike = [self._alike(*asked, images) for asked in zip(ids, hashed, strict=True)]
-        return [np.union1d(*rows) for rows in zip(same, alike, strict=True)]
+        return [np.union1d(*rows) for rows in zip(same, map(self._with_their_pictures, alike), strict=True)]
+
+    def _with_their_pictures(self, rows: Ids) -> Ids:
+        """Train rows → all that show the same: another one may stand for the picture."""
+        return np.flatnonzero(np.isin(self.shown[: self.train_rows], self.shown[rows])) if len(rows) else rows
 
     def _alike(self, query: np.int64, rows: Ids, images: Vectors) -> Ids:
         similarity = exact_similarity(images, images.gather(np.array([query])), rows[None])[0]

@@ -63,13 +63,15 @@ class Pairs:
         return int(self.wanted.sum()) * (2 * 2 * self.width + 8 + 3 * 8 * len(RULES))
 
     def refuse_shared_ids(self) -> None:
-        """Raises InputError where two pairs have one pair_id, and would count as one picture and have one name."""
-        hashes = np.concatenate([hashed[RULES.index("pair")] for hashed in self.keys.hashed])
-        ordered = np.argsort(hashes, kind="stable")
-        again = np.flatnonzero(np.diff(hashes[ordered]) == 0)
+        """Raises InputError where two pairs that take part have one pair_id, and would count as one picture and have
+        one name."""
+        ids = np.flatnonzero(self.wanted)
+        hashes = np.concatenate([hashed[RULES.index("pair")] for hashed in self.keys.hashed])[ids]
+        order = np.argsort(hashes, kind="stable")
+        again = np.flatnonzero(np.diff(hashes[order]) == 0)
         if len(again):
-            place = again[ordered[again].argmin()]
-            first, second = ordered[place : place + 2]
+            place = again[order[again].argmin()]  # that of the smallest row
+            first, second = ids[order[place : place + 2]]
             pair_id = self.keys.rows(np.array([first]), ["pair_id"])["pair_id"][0]
             raise InputError(
                 f"interleave: rows {first:,} and {second:,} of the corpora both bear the pair id {pair_id} "

@@ -33,7 +33,7 @@ from stages.interleave.neighbors import InterleaveNeighbors, SampleNeighbors
 from stages.interleave.recipe import InterleaveRecipe
 from stages.neighbors import Keys
 
-BATCH = 500  # samples whose pictures are in memory at once: 100 MB
+BATCH = 2000  # samples whose pictures are in memory at once: 400 MB
 TOLD = ["pair_id", "caption", "input", "shard", "offset", "bytes"]
 
 Row = dict[str, Any]
@@ -63,7 +63,7 @@ class Interleaved(Stage[Opened]):
 
     @property
     def resources(self) -> Resources:
-        return Resources(memory_gib=2 if self.stored else 1)
+        return Resources(memory_gib=2)
 
     def settings(self) -> Mapping[str, Json]:
         return self.recipe.model_dump(include={"on_starved", "seed", "materialize"})

@@ -111,7 +111,7 @@ def test_it_may_lie_in_the_root_of_its_corpus(tmp_path: Path) -> None:
     assert Whole.open(root, "interleaved").rows > 0
 
 
-@pytest.mark.parametrize("place", ["interleave_mine:renamed", "interleaved:written"])
+@pytest.mark.parametrize("place", ["interleaved:written"])
 def test_killed_and_run_again_the_root_is_the_same(place: str, quiet: Quiet, tmp_path: Path) -> None:
     _killed_and_run_again(place, quiet, tmp_path)
 

@@ -21,6 +21,7 @@ from pipeline.executor import LocalExecutor
 from pipeline.run import Run, RunReport
 from pipeline.schemas import FEWSHOT
 from stages.interleave import FewshotRecipe, fewshot_stages
+from stages.interleave.fewshot_supports import Pictures
 from tests.stages.index.corpora import Drawn, Model, finish, unit
 from tests.toys import data_of
 
@@ -335,6 +336,17 @@ def test_a_query_that_loses_its_own_picture_may_starve_at_random_too(roots: Path
     assert min(expected) < pictures
 
 
+def test_a_picture_is_barred_whole_where_one_of_its_rows_may_be_the_querys() -> None:
+    shown, phash = np.array([0, 1, 1, 3]), np.array([10, 11, 7, 7], np.uint64)  # three train rows, one test row
+
+    class Alike:
+        def gather(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float16]:
+            return np.ones((len(ids), 1), np.float16)
+
+    (barred,) = Pictures(shown, phash, 3).barred(np.array([3]), Alike())  # type: ignore[arg-type]
+    assert barred.tolist() == [1, 2]
+
+
 # ── the same, however it is made ──
 
 
@@ -345,6 +357,7 @@ def test_the_result_does_not_depend_on_how_queries_are_cut(recipe: Row, roots: P
     assert len(Whole.open(str(tmp_path / "cut"), "fewshot").shards) == 4
 
 
+@pytest.mark.slow  # those of samples have a short one
 @pytest.mark.usefixtures("ray_cluster")
 def test_on_ray_the_bytes_are_the_same(roots: Path, tmp_path: Path) -> None:
     recipe = str(Path(__file__).parents[3] / "jobs" / "recipes" / "fewshot.yaml")

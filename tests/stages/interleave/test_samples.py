@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from pipeline.run import Run
 from pipeline.schemas import SAMPLES
 from pipeline.stage import Stage
 from stages.filter import CorpusReader, FilterRecipe, Thresholds, filter_stages
-from stages.interleave import InterleaveRecipe, interleave_stages
+from stages.interleave import InterleaveRecipe, SampleReader, interleave_stages
 from tests.stages.filter.making import Downloaded, Embedded, Made, Picture, Shards, in_shards, unit
 from tests.stages.index.corpora import finish
 from tests.stages.interleave.test_stages import BAND, Known, distance, mine
@@ -304,6 +305,22 @@ def test_the_same_pictures_are_read_by_offset_where_none_are_written(
         for place, pair in enumerate(sample["pairs"]):
             tar = Path(readers[pair["corpus"]].tar_of(pair))
             assert tar.read_bytes()[pair["offset"] :][: pair["bytes"]] == found[f"{place}.jpg"]
+
+
+def test_a_reader_refuses_a_corpus_that_was_made_anew(tmp_path: Path) -> None:
+    """Its pictures lie elsewhere: what is read at the old places would be others."""
+    crawled = crawl(tmp_path / "crawl", in_shards(pictured("a", 60, 7), 25))
+    root = Path(corpus(tmp_path / "corpus", inputs=[crawled]))
+    stages = interleave_stages(InterleaveRecipe(**{**BAND, "max_starved": 1, "on_starved": "short"}), [str(root)])
+    assert Run(str(tmp_path / "root"), stages).execute(LocalExecutor()).exit_code == 0
+    sample = samples_in(tmp_path / "root")[0]
+    reader = SampleReader(str(tmp_path / "root"))
+    assert reader.pictures(sample)[-1] == CorpusReader(str(root)).picture(sample["pairs"][-1])
+    shutil.rmtree(root)
+    Whole.open.cache_clear()  # as in another process
+    corpus(root, inputs=[crawl(tmp_path / "other", in_shards(pictured("a", 60, 8), 25))])
+    with pytest.raises(InputError, match="is not the one that the samples in"):
+        SampleReader(str(tmp_path / "root")).pictures(sample)
 
 
 def test_two_corpora_that_share_a_pair_id_are_refused(tmp_path: Path) -> None:
