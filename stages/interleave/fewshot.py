@@ -154,7 +154,8 @@ class Fewshot(Stage[Opened]):
             return Rices(pairs.images, pictures, count, recipe.device)
         from stages.interleave.engines import engine_for
 
-        mining = recipe.mining((count - 1) * pictures.most_captions + 1)
+        most_barred = max(map(len, pictures.barred(pictures.test, pairs.images)))
+        mining = recipe.mining((count - 1) * pictures.most_captions + 1 + most_barred)
         # No probe says what is cheapest; of a captioning set's size, any takes minutes.
         return Mined(engine_for(pairs, mining, cheapest="image"), pairs, pictures, count, recipe.seed)
 

@@ -170,7 +170,8 @@ class Mined:
     """As samples are mined (Re-ViLM §4.2), by image band and by similarity to the caption of the query's first row,
     except that a picture counts once, with its best caption; in a sample's order.
 
-    Of (count − 1) · most_captions + 1 pairs, at least `count` show different pictures.
+    Of (count − 1) · most_captions + 1 pairs, at least `count` show different pictures; as many more are mined as a
+    query may lose, because the engine looks at the hashes of single rows and not of all that show a picture.
     """
 
     engine: Engine
@@ -181,7 +182,8 @@ class Mined:
 
     def best(self, asked: Asked) -> list[Ids]:
         mined = self.engine.mine(self.pairs.queries(asked.ids)).rows
-        return [self._of_different_pictures(rows[rows >= 0])[: self.count] for rows in mined]
+        free = [rows[(rows >= 0) & ~np.isin(rows, barred)] for rows, barred in zip(mined, asked.barred, strict=True)]
+        return [self._of_different_pictures(rows)[: self.count] for rows in free]
 
     def _of_different_pictures(self, rows: Ids) -> Ids:
         _, first = np.unique(self.pictures.shown[rows], return_index=True)

@@ -21,7 +21,8 @@ from pipeline.executor import LocalExecutor
 from pipeline.run import Run, RunReport
 from pipeline.schemas import FEWSHOT
 from stages.interleave import FewshotRecipe, fewshot_stages
-from stages.interleave.fewshot_supports import Pictures
+from stages.interleave.fewshot_supports import Asked, Mined, Pictures
+from stages.interleave.supports import Supports
 from tests.stages.index.corpora import Drawn, Model, finish, unit
 from tests.toys import data_of
 
@@ -345,6 +346,21 @@ def test_a_picture_is_barred_whole_where_one_of_its_rows_may_be_the_querys() -> 
 
     (barred,) = Pictures(shown, phash, 3).barred(np.array([3]), Alike())  # type: ignore[arg-type]
     assert barred.tolist() == [1, 2]
+
+
+def test_what_is_mined_of_a_barred_picture_is_no_support() -> None:
+    class Found:
+        def mine(self, queries: object) -> Supports:
+            nothing = np.zeros((1, 4))
+            return Supports(np.array([[2, 0, 1, -1]]), nothing, nothing)
+
+    class Asking:
+        def queries(self, ids: npt.NDArray[np.int64]) -> None: ...
+
+    pictures = Pictures(np.arange(4), np.zeros(4, np.uint64), 3)
+    choice = Mined(Found(), Asking(), pictures, 2, 0)  # type: ignore[arg-type]
+    (best,) = choice.best(Asked(np.array([3]), ["query"], [np.array([1, 2])]))
+    assert best.tolist() == [0]
 
 
 # ── the same, however it is made ──
