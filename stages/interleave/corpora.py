@@ -3,12 +3,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.commits import Whole
 from pipeline.errors import InputError, RecipeError
 from pipeline.schemas import INTERLEAVE_KEYS
 from pipeline.stage import Input, Need
 from pipeline.storage import absolute_root
-from pipeline.writer import Task
 from stages.filter import Corpus, CorpusReader
 from stages.index import model_conflicts
 from stages.neighbors import PairKeys
@@ -27,9 +25,6 @@ class Corpora:
     @property
     def inputs(self) -> tuple[Input, ...]:
         return tuple(Input(Corpus.name, Need.WHOLE, root, f"corpus {n}") for n, root in enumerate(self.roots))
-
-    def wholes(self, task: Task) -> list[Whole]:
-        return [task.whole(source.key) for source in self.inputs]
 
 
 class InterleaveKeys(PairKeys):

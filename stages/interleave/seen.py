@@ -28,7 +28,6 @@ SHOWN = 20  # bars of the histogram
 COUNTED = ("pairs", "squares")  # of COSINES
 ONLY = "000000"  # shard of the stages that have one
 
-
 Floats = npt.NDArray[np.float64]
 
 
@@ -177,10 +176,12 @@ class Seen(Section):
 
 
 def _costs(passed: Mapping[EngineName, npt.NDArray[np.int64]]) -> dict[EngineName, float]:
-    costs: dict[EngineName, float] = {
-        lead: float(counts @ list(STEP_NS.values()) / counts[0]) for lead, counts in passed.items()
-    }
-    return {**costs, "products": PRODUCTS_NS}
+    return {**{lead: sweep_ns(counts) for lead, counts in passed.items()}, "products": PRODUCTS_NS}
+
+
+def sweep_ns(passed: npt.NDArray[np.int64]) -> float:
+    """Modelled ns of a pair of a query and a row. passed: how many came to each step of the sweep."""
+    return float(passed @ list(STEP_NS.values()) / passed[0])
 
 
 def _size(sizes: npt.NDArray[np.int64], rows: int) -> BandSize:

@@ -2,18 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from stages.report.root import STAGES, RunRoot
+from stages.report.root import NEIGHBORS, SAMPLES, STAGES, RunRoot
 
-NEIGHBORS = ("neighbor_keys", "neighbors")
-SAMPLES = (
-    "interleave_keys",
-    "interleave_probe",
-    "interleave_gate",
-    "interleave_mine",
-    "interleave_neighbors",
-    "interleaved",
-    "interleave_report",
-)
 OPTIONAL = ("encoder", "filter_duplicates", "index_alive", *NEIGHBORS, *SAMPLES)
 BEFORE_THE_FILTER = ("ingest_count", "ingest_rows", "download", "embed")
 

@@ -18,6 +18,16 @@ from pipeline.recipe import Json
 from pipeline.schemas import DOWNLOADED, EMBEDDED, JUDGED, PAIRS, REJECTS, URLS
 from pipeline.storage import open_store
 
+NEIGHBORS = ("neighbor_keys", "neighbors")
+SAMPLES = (
+    "interleave_keys",
+    "interleave_probe",
+    "interleave_gate",
+    "interleave_mine",
+    "interleave_neighbors",
+    "interleaved",
+    "interleave_report",
+)
 STAGES = (
     "encoder",
     "ingest_count",
@@ -33,15 +43,8 @@ STAGES = (
     "index",
     "index_report",
     "index_gate",
-    "neighbor_keys",
-    "neighbors",
-    "interleave_keys",
-    "interleave_probe",
-    "interleave_gate",
-    "interleave_mine",
-    "interleave_neighbors",
-    "interleaved",
-    "interleave_report",
+    *NEIGHBORS,
+    *SAMPLES,
 )
 """In the order in which they read one another."""
 

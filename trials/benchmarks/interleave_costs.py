@@ -15,11 +15,11 @@ from stages.interleave.engines import open_sweep, rule_of
 from stages.interleave.kernel import STEPS
 from stages.interleave.products import Products
 from stages.interleave.recipe import InterleaveRecipe
-from stages.interleave.seen import PRODUCTS_NS
+from stages.interleave.seen import PRODUCTS_NS, sweep_ns
 from stages.interleave.supports import Ids
 from stages.interleave.sweep import LEADS, Lead
 from trials.benchmarks.clock import seconds
-from trials.benchmarks.interleave_speed import Line, modelled
+from trials.benchmarks.interleave_speed import Line
 from trials.benchmarks.interleave_vectors import SHAPES, PairSet
 from trials.benchmarks.race import one_thread
 
@@ -52,7 +52,7 @@ def costs(rows: int, block: int) -> Iterator[Line]:
                 swept += [_swept(f"{rows:,} rows, {density:.2%}", some, recipe, lead, block) for lead in LEADS]
                 products.append(_products_ns(some, recipe))
     for one in swept:
-        yield one.what, f"{one.ns:.1f} ns a pair; by the model {modelled(one.passed):.1f}"
+        yield one.what, f"{one.ns:.1f} ns a pair; by the model {sweep_ns(one.passed):.1f}"
     told = f"{statistics.median(products):.1f} ns a pair ({min(products):.1f} to {max(products):.1f})"
     yield "all products", f"{told}; by the model {PRODUCTS_NS}"
     step_ns = fitted(np.array([one.shares for one in swept]), np.array([one.ns for one in swept]))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -18,45 +18,28 @@ import numpy as np
 
 from pipeline.commits import Whole
 from pipeline.executor import LocalExecutor
-from pipeline.recipe import Json
 from pipeline.run import Run
-from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
 from pipeline.threads import set_threads
-from pipeline.writer import ShardWriter, Task
 from stages.interleave.corpora import Corpora, InterleaveKeys
 from stages.interleave.pairs import Pairs
 from stages.interleave.recipe import InterleaveRecipe
 from trials.benchmarks.interleave_vectors import BLOCK, SHAPES
-from trials.benchmarks.vector_corpus import metadata
+from trials.benchmarks.vector_corpus import SHARD_ROWS, DrawnCorpus, Half
 
 Line = tuple[str, str]
 MATRICES = 2 * 2 * 512  # bytes a row, of images and captions
-SHARD_BLOCKS = 8  # of BLOCK rows
 
 
 @dataclass(frozen=True)
-class PairCorpus(Stage[None]):
-    """Drawn pairs as a corpus that a run has made."""
+class PairCorpus(DrawnCorpus):
+    """Pairs with so dense a band."""
 
-    rows: int
     density: float
-    name, version = "corpus", 1
 
-    def settings(self) -> Mapping[str, Json]:
-        return vars(self)
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        firsts = range(0, self.rows, SHARD_BLOCKS * BLOCK)
-        return Plan([Shard(shard_id(n), {"first": first}) for n, first in enumerate(firsts)], {"inputs": []})
-
-    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        first = task.params["first"]
-        blocks = islice(SHAPES[self.density].blocks(self.rows, first=first), SHARD_BLOCKS)
+    def drawn(self, first: int) -> tuple[Half, Half]:
+        blocks = islice(SHAPES[self.density].blocks(self.rows, first=first), SHARD_ROWS // BLOCK)
         images, captions = map(np.concatenate, zip(*blocks, strict=True))
-        out.array("img_emb", "img_emb/img_emb_{stem}.npy", images)
-        out.array("text_emb", "text_emb/text_emb_{stem}.npy", captions)
-        out.table("metadata", "metadata/metadata_{stem}.parquet", metadata(range(first, first + len(images))))
-        return Counts(len(images), len(images))
+        return images, captions
 
 
 @dataclass(frozen=True)

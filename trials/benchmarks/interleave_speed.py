@@ -11,7 +11,7 @@ from stages.interleave.axes import Single
 from stages.interleave.band import Band, Metric
 from stages.interleave.engines import engine_for, open_sweep, rule_of
 from stages.interleave.recipe import InterleaveRecipe
-from stages.interleave.seen import PRODUCTS_NS, STEP_NS, EngineName
+from stages.interleave.seen import PRODUCTS_NS, EngineName, sweep_ns
 from stages.interleave.supports import Engine, Ids, Queries, Supports
 from stages.interleave.sweep import LEADS, QUERIES, TILE_ROWS
 from trials.benchmarks.clock import seconds
@@ -67,7 +67,7 @@ class Case:
     def cheapest(self) -> tuple[float, EngineName]:
         """What `auto` takes by a probe, after its modelled cost."""
         queries = self.some.pairs.queries(self.ids[:PROBED])
-        leads = [(modelled(open_sweep(self.some.pairs, self.recipe, lead).count(queries)[1]), lead) for lead in LEADS]
+        leads = [(sweep_ns(open_sweep(self.some.pairs, self.recipe, lead).count(queries)[1]), lead) for lead in LEADS]
         return min(*leads, (PRODUCTS_NS, "products"))
 
     @cached_property
@@ -180,8 +180,3 @@ def _multiply(left: Single, tiles: Sequence[Single]) -> None:
         right = torch.from_numpy(tile).T
         for some in queries:
             torch.mm(some, right, out=room[: len(some) * len(tile)].view(len(some), len(tile)))
-
-
-def modelled(passed: Ids) -> float:
-    """ns a pair. passed: of kernel.STEPS."""
-    return float(passed @ list(STEP_NS.values()) / passed[0])

@@ -1,10 +1,12 @@
-"""A corpus of drawn vectors that the index stages take for one that a run has made."""
+"""Corpora of drawn vectors that later stages take for ones that a run has made."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.commits import Whole
@@ -14,33 +16,49 @@ from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from trials.benchmarks.vectors import BLOCK, captions_like, clip_like
 
-SHARD_BLOCKS = 2  # of BLOCK rows
+SHARD_ROWS = 131_072  # whole blocks of whatever draws them
+
+Half = npt.NDArray[np.float16]
 
 
 @dataclass(frozen=True)
-class VectorCorpus(Stage[None]):
-    """rows: N. Each shard holds the next vectors that `clip_like` draws, and captions that resemble them."""
+class DrawnCorpus(Stage[None]):
+    """rows: N."""
 
     rows: int
-    width: int = 512
-    seed: int = 1
     name, version = "corpus", 1
+
+    @abstractmethod
+    def drawn(self, first: int) -> tuple[Half, Half]:
+        """Images and captions of the SHARD_ROWS rows from there on, or of all that are left."""
 
     def settings(self) -> Mapping[str, Json]:
         return vars(self)
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        firsts = range(0, self.rows, SHARD_BLOCKS * BLOCK)
+        firsts = range(0, self.rows, SHARD_ROWS)
         return Plan([Shard(shard_id(n), {"first": first}) for n, first in enumerate(firsts)], {"inputs": []})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         first = task.params["first"]
-        blocks = clip_like(self.rows, seed=self.seed, width=self.width, first=first)
-        images = np.concatenate([*islice(blocks, SHARD_BLOCKS)])
+        images, captions = self.drawn(first)
         out.array("img_emb", "img_emb/img_emb_{stem}.npy", images)
-        out.array("text_emb", "text_emb/text_emb_{stem}.npy", captions_like(images, seed=self.seed, first=first))
+        out.array("text_emb", "text_emb/text_emb_{stem}.npy", captions)
         out.table("metadata", "metadata/metadata_{stem}.parquet", metadata(range(first, first + len(images))))
         return Counts(len(images), len(images))
+
+
+@dataclass(frozen=True)
+class VectorCorpus(DrawnCorpus):
+    """What `clip_like` draws, and captions that resemble it."""
+
+    width: int = 512
+    seed: int = 1
+
+    def drawn(self, first: int) -> tuple[Half, Half]:
+        blocks = clip_like(self.rows, seed=self.seed, width=self.width, first=first)
+        images = np.concatenate([*islice(blocks, SHARD_ROWS // BLOCK)])
+        return images, captions_like(images, seed=self.seed, first=first)
 
 
 def metadata(rows: range) -> pa.Table:
