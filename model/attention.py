@@ -1,0 +1,26 @@
+"""Attention, once for every part of the model.
+
+Shapes: N rows, h heads, g heads of keys and values (g divides h), Q queries, K keys, w width of a head.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def split_heads(x: Tensor, head_width: int) -> Tensor:
+    """(N, Q, h·w) → (N, h, Q, w)."""
+    return x.view(*x.shape[:2], -1, head_width).transpose(1, 2)
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, *, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """queries (N, h, Q, w), keys and values (N, g, K, w) → (N, Q, h·w).
+
+    mask: bool, broadcast to (N, 1, Q, K), True where a query may look. Every query must have a key to look at: what
+    an empty row of a mask gives differs from kernel to kernel (0, an average over all keys, NaN), so callers leave
+    such queries out.
+    """
+    grouped = queries.shape[1] != keys.shape[1]
+    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    return out.transpose(1, 2).flatten(2)
