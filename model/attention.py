@@ -6,10 +6,13 @@ Shapes: N rows, h heads, g heads of keys and values (g divides h), Q queries, K 
 import torch.nn.functional as F
 from torch import Tensor
 
+KeysValues = tuple[Tensor, Tensor]
+"""(N, g, K, w) each."""
+
 
 def split_heads(x: Tensor, head_width: int) -> Tensor:
     """(N, Q, h·w) → (N, h, Q, w)."""
-    return x.view(*x.shape[:2], -1, head_width).transpose(1, 2)
+    return x.view(*x.shape[:2], x.shape[2] // head_width, head_width).transpose(1, 2)
 
 
 def attend(

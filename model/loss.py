@@ -1,0 +1,28 @@
+"""Negative log-likelihood of the caption's tokens and its end (Re-ViLM §3.5; RA-CM3 for the retrieved captions)."""
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Sums and counts, so that micro-batches and ranks can be added before the mean is taken."""
+
+    caption: Tensor  # (), nats
+    caption_tokens: Tensor  # (), int64
+    retrieved: Tensor  # (), nats: the tokens of neighbours (mode prefix)
+    retrieved_tokens: Tensor  # (), int64
+
+    def mean(self, retrieved_weight: float = 0.0) -> Tensor:
+        """Nats a token: of captions, and added to it the weighted mean of retrieved captions. Without a token 0."""
+        mean = self.caption / self.caption_tokens.clamp(min=1)
+        return mean + retrieved_weight * self.retrieved / self.retrieved_tokens.clamp(min=1)
+
+
+def caption_loss(logits: Tensor, targets: Tensor, retrieved: Tensor) -> Loss:
+    """logits (n, vocabulary) of the positions with a target, targets (n) int64, retrieved (n) bool: a target that is
+    the token of a neighbour."""
+    nats = F.cross_entropy(logits.float(), targets, reduction="none")
+    return Loss(nats[~retrieved].sum(), (~retrieved).sum(), nats[retrieved].sum(), retrieved.sum())

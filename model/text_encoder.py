@@ -1,0 +1,36 @@
+"""Bidirectional encoder of the retrieved captions, shared by all RETRO layers (Re-ViLM §3.4).
+
+Shapes: M sets of neighbours, W tokens of the longest (its captions one after the other), D text width.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from model.config import LanguageModelConfig
+from model.language_model import Block, LanguageModel, TextView
+
+
+class TextEncoder(nn.Module):
+    """Blocks like the decoder's, which start as copies of its first; subword and position tables are the decoder's."""
+
+    def __init__(self, config: LanguageModelConfig, layers: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
+
+    def forward(self, tokens: Tensor, keep: Tensor, language_model: LanguageModel) -> Tensor:
+        """tokens (M, W) int64; keep (M, W) bool: tokens that others may look at → (M, W, D), no final norm.
+
+        Padding is not kept; every token looks at itself too, so that no row of the mask is empty.
+        """
+        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+        mask = keep[:, None, None, :] | torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
+        view = TextView(positions, mask)
+        x, rotation = language_model.start(language_model.table(tokens), positions)
+        for block in self.blocks:
+            x = block.transform(block.attend(x, view, rotation))  # type: ignore[operator]
+        return x
+
+    def start_from(self, language_model: LanguageModel) -> None:
+        """No RETRO of these sizes is published; the decoder's first layers without their causal mask stand in."""
+        for own, given in zip(self.blocks, language_model.blocks, strict=False):
+            own.load_state_dict(given.state_dict())
