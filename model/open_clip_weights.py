@@ -1,0 +1,131 @@
+"""open_clip's vision transformers by name, and their weights from a file, without importing open_clip."""
+
+import json
+from difflib import get_close_matches
+from importlib.util import find_spec
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import ImageEncoderConfig
+from model.image_encoder import ImageEncoder, resize_positions
+
+_READ = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
+"""The keys of vision_cfg that a plain vision transformer has, with open_clip's defaults."""
+
+_TOWER = "visual."
+_PROJECTION = "visual.proj"  # to the joint space of pictures and texts
+
+
+def config_of(model: str | Path, image_size: int | None = None) -> ImageEncoderConfig:
+    """model: one of open_clip's names ("ViT-B-32"), or the path of an open_clip_config.json. image_size in px; None:
+    as the model was trained.
+
+    OpenAI's weights want the name that ends in -quickgelu: with the other they load, and see worse.
+
+    Raises ValueError for an unknown name, for what is no plain vision transformer, and for a size that is no multiple
+    of the patch; FileNotFoundError where open_clip is not installed, or there is no such file.
+    """
+    found = _read_config(model)
+    refused = [f"{key} is {value!r}" for key, value in found["vision_cfg"].items() if not _understood(key, value)]
+    if refused:
+        raise ValueError(
+            f"{model}: vision_cfg.{', '.join(refused)}; the image encoder is a plain vision transformer, "
+            f"which has numbers for {', '.join(_READ)} and nothing else. Take another model, such as ViT-B-32"
+        )
+    vision = _READ | found["vision_cfg"]
+    return ImageEncoderConfig(
+        image_size=vision["image_size"] if image_size is None else image_size,
+        patch_size=vision["patch_size"],
+        width=vision["width"],
+        layers=vision["layers"],
+        heads=vision["width"] // vision["head_width"],
+        feed_forward=int(vision["width"] * vision["mlp_ratio"]),
+        quick_gelu=found.get("quick_gelu", False),
+    )
+
+
+def read_weights(config: ImageEncoderConfig, path: Path) -> ImageEncoder:
+    """The vision tower of a .safetensors file that holds open_clip's CLIP, in float32 on the CPU.
+
+    Its text tower and projection are left where they are. A grid of positions of another size is interpolated.
+
+    Raises ValueError for another kind of file, and for tensors that are missing, of another shape or no part of it, all
+    named at once; FileNotFoundError where there is no such file.
+    """
+    with torch.device("meta"):
+        encoder = ImageEncoder(config)
+    tensors = _read_tower(path)
+    positions = tensors.get("positional_embedding")
+    if positions is not None and _is_grid(positions):
+        tensors["positional_embedding"] = resize_positions(positions, config.grid)
+    faults = _faults(encoder.state_dict(), tensors)
+    if faults:
+        raise ValueError(f"{path} does not hold the weights of {config}: {'; '.join(faults)}")
+    encoder.to_empty(device="cpu").load_state_dict(tensors)
+    return encoder
+
+
+def _read_config(model: str | Path) -> dict[str, Any]:
+    """open_clip's description of a model: quick_gelu, vision_cfg, and what is not read here."""
+    if isinstance(model, str):
+        return json.loads(_installed(model).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+    found = json.loads(model.read_text(encoding="utf-8")).get("model_cfg", {})
+    if "vision_cfg" not in found:
+        raise ValueError(f"{model} has no model_cfg.vision_cfg; it should be an open_clip_config.json")
+    return found  # type: ignore[no-any-return]
+
+
+def _installed(name: str) -> Path:
+    package = find_spec("open_clip")  # does not import it, which takes seconds and needs torchvision
+    if package is None or package.origin is None:
+        raise FileNotFoundError(
+            f"{name} is described by open_clip, which is not installed: pip install open_clip_torch"
+        )
+    known = {path.stem: path for path in Path(package.origin).parent.glob("model_configs/*.json")}
+    if name not in known:
+        near = " or ".join(get_close_matches(name, known))
+        raise ValueError(f"{name!r} is no model of open_clip" + (f"; did you mean {near}?" if near else ""))
+    return known[name]
+
+
+def _understood(key: str, value: object) -> bool:
+    """Every other key of vision_cfg changes the network where it is set, but for output_tokens."""
+    if key in _READ:
+        return isinstance(value, int | float)
+    return key == "output_tokens" or value is None or value is False
+
+
+def _read_tower(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        raise ValueError(
+            f"{path} should be .safetensors; pickled weights can run code and are not loaded, convert them"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(_TOWER) and name != _PROJECTION]  # noqa: SIM118
+            return {name.removeprefix(_TOWER): file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file: {error}") from error
+
+
+def _is_grid(positions: Tensor) -> bool:
+    if positions.dim() != 2:
+        return False
+    patches = len(positions) - 1
+    return patches > 0 and isqrt(patches) ** 2 == patches
+
+
+def _faults(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    missing = [f"{_TOWER}{name} is missing" for name in wanted if name not in found]
+    misshapen = [
+        f"{_TOWER}{name} is {tuple(found[name].shape)} and should be {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    return missing + misshapen + [f"{_TOWER}{name} is no part of it" for name in found if name not in wanted]
