@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "pipeline": {"pipeline"},
     "demo": {"demo", "pipeline", "stages"},
     "stages": {"stages", "pipeline"},
-    "trials": {"trials", "pipeline", "stages"},
+    "trials": {"trials", "pipeline", "stages", "model"},
     "jobs": set(OURS),
     "model": {"model"},
 }
