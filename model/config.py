@@ -24,6 +24,12 @@ def _divides(part: str, divisor: int, whole: str, number: int) -> None:
         raise ValueError(f"{part} is {divisor}, which does not divide {whole} {number}")
 
 
+def _spell_default(config: Any, name: str, default: int) -> None:
+    """None, so that equal models have equal configurations."""
+    if getattr(config, name) == default:
+        object.__setattr__(config, name, None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class LanguageModelConfig:
     """A decoder of the GPT-2 family (LayerNorm, learned positions, GELU, biases) or of the Llama family (RMSNorm,
@@ -46,6 +52,8 @@ class LanguageModelConfig:
         _positive(self, "vocabulary", "positions", "layers", "width", "heads")
         _divides("heads", self.heads, "width", self.width)
         _divides("key_value_heads", self.kv_heads, "heads", self.heads)
+        _spell_default(self, "key_value_heads", self.heads)
+        _spell_default(self, "feed_forward", 4 * self.width)
         if not 0 <= self.end_of_text < self.vocabulary:
             raise ValueError(f"end_of_text is {self.end_of_text}, not an id of the table: 0…{self.vocabulary - 1}")
         if self.family == "llama" and self.head_width % 2:
@@ -80,6 +88,7 @@ class ImageEncoderConfig:
         _positive(self, "image_size", "patch_size", "width", "layers", "heads")
         _divides("heads", self.heads, "width", self.width)
         check_image_size(self.image_size, self.patch_size)
+        _spell_default(self, "feed_forward", 4 * self.width)
 
     @property
     def grid(self) -> int:

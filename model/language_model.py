@@ -119,9 +119,9 @@ class LanguageModel(nn.Module):
             return embeddings + self.position_table(positions), None
         return embeddings, rotation_of(positions, self.config.head_width, self.config.rotary_base)
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """hidden (…, D), before the final norm is applied → (…, V)."""
-        return F.linear(self.norm(hidden), self.output_table)
+    def logits(self, normed: Tensor) -> Tensor:
+        """normed (…, D), after the final norm → (…, V)."""
+        return F.linear(normed, self.output_table)
 
     @property
     def output_table(self) -> Tensor:
@@ -134,7 +134,7 @@ class LanguageModel(nn.Module):
         for number, block in enumerate(self.blocks):
             x = block.attend(x, view, rotation, cache and cache.layer(number))  # type: ignore[operator]
             x = block.transform(x)  # type: ignore[operator]
-        return self.logits(x)
+        return self.logits(self.norm(x))
 
     @torch.no_grad()
     def _initialise(self) -> None:

@@ -22,6 +22,7 @@ from model.config import (
     ReViLMConfig,
     VisionConfig,
 )
+from model.freezing import TRAINED
 from model.gated_cross_attention import GatedCrossAttention
 from model.perceiver_resampler import PerceiverResampler
 from model.revilm import ReViLM
@@ -138,7 +139,7 @@ PRESETS = {
 PAPER_RETRO = {"base": "148 M", "medium": "405 or 410 M", "large": "1.5 B", "large_l14": "1.5 B"}
 """Language model, text encoder and retrieval cross-attention as Re-ViLM states them (§3.4, §5.1)."""
 
-PRETRAINED = ("special_tokens", "resampler", "gated_cross_attention")
+PRETRAINED = TRAINED["pretrain"]
 
 
 @dataclass(frozen=True)
