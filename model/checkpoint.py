@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from model.config import ReViLMConfig, from_dict, to_dict
+from model.files import read_json, replacing, tensor_faults
 from model.hugging_face import read_language_model
 from model.image_encoder import resize_positions
 from model.open_clip_weights import read_weights
 from model.revilm import ReViLM
-from model.tokenizer import Tokenizer, check_fits, read_json, replacing
+from model.tokenizer import Tokenizer, check_fits
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -267,15 +268,8 @@ def _refuse(place: Path, faults: list[str]) -> None:
 
 
 def _faults(due: Parts, found: Parts) -> list[str]:
-    wanted, given = _by_full_name(due), _by_full_name(found)
-    missing = [f"{name} is missing" for name in wanted if name not in given]
-    extra = [f"{name} is extra" for name in given if name not in wanted]
-    misshapen = [
-        f"{name} is {tuple(given[name].shape)} and should be {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    return missing + extra + misshapen
+    wanted, given = ({name: each.shape for name, each in _by_full_name(parts).items()} for parts in (due, found))
+    return tensor_faults(wanted, given)
 
 
 def _changes(where: str, old: Any, new: Any) -> list[str]:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from model.config import LanguageModelConfig, from_dict
+from model.files import read_json, replacing, tensor_faults
 from model.language_model import LanguageModel
-from model.tokenizer import Tokenizer, check_fits, read_json, replacing
+from model.tokenizer import Tokenizer, check_fits
 
 HEAD = "lm_head.weight"
 # Masks and angles that older versions of transformers stored; they follow from the configuration.
@@ -127,13 +128,16 @@ def read_language_model(folder: str | Path) -> LanguageModel:
     """config.json with model.safetensors, whole or sharded; weights are widened to float32.
 
     Raises FileNotFoundError; ValueError for a setting that our blocks do not compute, for pickled weights, and for
-    tensors that are missing, unexpected or of another shape, all of them named.
+    tensors that are missing, extra or misshapen, all of them named.
     """
     with torch.device("meta"):
         model = LanguageModel(read_config(folder))
     stored = _stored_tensors(Path(folder), FAMILIES[model.config.family].prefix)
     copy = stored.pop(HEAD, None) if model.config.tied else None
-    _check_tensors(Path(folder), tensors_of(model), stored)
+    due = {name: view.shape for name, view in tensors_of(model).items()}
+    faults = tensor_faults(due, {name: tensor.shape for name, tensor in stored.items()})
+    if faults:
+        raise ValueError(f"{folder}: the tensors are not those that config.json tells of: {'; '.join(faults)}")
     model.to_empty(device="cpu")
     for name, view in tensors_of(model).items():
         view.copy_(stored[name].read())
@@ -293,13 +297,3 @@ def _tensors_in(file: Path) -> list[_StoredTensor]:
             return [_StoredTensor(file, name, opened.get_slice(name).get_shape()) for name in opened.keys()]  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{file} is no whole safetensors file: {error}") from error
-
-
-def _check_tensors(folder: Path, wanted: dict[str, Tensor], stored: dict[str, _StoredTensor]) -> None:
-    faults = [f"missing {name}" for name in wanted if name not in stored]
-    faults += [f"unexpected {tensor.name}" for name, tensor in stored.items() if name not in wanted]
-    for name in wanted.keys() & stored.keys():
-        if list(wanted[name].shape) != stored[name].shape:
-            faults.append(f"{name} is {stored[name].shape}, should be {list(wanted[name].shape)}")
-    if faults:
-        raise ValueError(f"{folder}: the tensors are not those that config.json tells of: {'; '.join(sorted(faults))}")

@@ -1,6 +1,5 @@
 """open_clip's vision transformers by name, and their weights from a file, without importing open_clip."""
 
-import json
 from difflib import get_close_matches
 from importlib.util import find_spec
 from math import isqrt
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from model.config import ImageEncoderConfig
+from model.files import read_json, tensor_faults
 from model.image_encoder import ImageEncoder, resize_positions
 
 _READ = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
@@ -62,7 +62,10 @@ def read_weights(config: ImageEncoderConfig, path: Path) -> ImageEncoder:
     positions = tensors.get("positional_embedding")
     if positions is not None and _is_grid(positions):
         tensors["positional_embedding"] = resize_positions(positions, config.grid)
-    faults = _faults(encoder.state_dict(), tensors)
+    due, found = (
+        {f"{_TOWER}{name}": tensor.shape for name, tensor in each.items()} for each in (encoder.state_dict(), tensors)
+    )
+    faults = tensor_faults(due, found)
     if faults:
         raise ValueError(f"{path} does not hold the weights of {config}: {'; '.join(faults)}")
     encoder.to_empty(device="cpu").load_state_dict(tensors)
@@ -72,8 +75,8 @@ def read_weights(config: ImageEncoderConfig, path: Path) -> ImageEncoder:
 def _read_config(model: str | Path) -> dict[str, Any]:
     """open_clip's description of a model: quick_gelu, vision_cfg, and what is not read here."""
     if isinstance(model, str):
-        return json.loads(_installed(model).read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-    found = json.loads(model.read_text(encoding="utf-8")).get("model_cfg", {})
+        return read_json(_installed(model))
+    found = read_json(model).get("model_cfg", {})
     if "vision_cfg" not in found:
         raise ValueError(f"{model} has no model_cfg.vision_cfg; it should be an open_clip_config.json")
     return found  # type: ignore[no-any-return]
@@ -119,13 +122,3 @@ def _is_grid(positions: Tensor) -> bool:
         return False
     patches = len(positions) - 1
     return patches > 0 and isqrt(patches) ** 2 == patches
-
-
-def _faults(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    missing = [f"{_TOWER}{name} is missing" for name in wanted if name not in found]
-    misshapen = [
-        f"{_TOWER}{name} is {tuple(found[name].shape)} and should be {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    return missing + misshapen + [f"{_TOWER}{name} is no part of it" for name in found if name not in wanted]

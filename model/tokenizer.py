@@ -3,13 +3,13 @@
 Shapes: V rows of the language model's subword table; ids are plain lists of integers.
 """
 
-import contextlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.config import LanguageModelConfig
+from model.files import read_json, replacing
 
 if TYPE_CHECKING:
     import tokenizers
@@ -132,29 +132,6 @@ def check_fits(tokenizer: Tokenizer, config: LanguageModelConfig) -> None:
             f"{config.end_of_text}; set eos_token in tokenizer_config.json, or end_of_text (a Hugging Face folder: "
             "eos_token_id) in config.json, to the one that the model was trained with"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises FileNotFoundError, or ValueError naming the file."""
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds {type(found).__name__}; it should be a JSON object")
-    return found
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to. What was written takes the place of `path` at the end of the block, whole; an error or a
-    kill before that leaves `path` as it was."""
-    scratch = path.with_name(f"{path.name}.tmp")
-    try:
-        yield scratch
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _read_rules(file: Path) -> "tokenizers.Tokenizer":

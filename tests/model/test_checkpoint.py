@@ -272,7 +272,7 @@ def test_missing_extra_and_misshapen_tensors_are_all_named(saved: Path) -> None:
         from_pretrained(saved)
     for said in (
         "language_model.norm.weight is missing",
-        "resampler.latents is (5, 32) and should be (4, 32)",
+        "resampler.latents is [5, 32] and should be [4, 32]",
         "resampler.more is extra",
         "other.weight is extra",
     ):
@@ -289,7 +289,7 @@ def test_a_configuration_that_does_not_fit_a_part_that_both_have_is_refused(save
     with pytest.raises(ValueError, match="language_model.heads is 2 and was 4") as error:
         from_pretrained(saved, other)
     for said in (
-        "language_model.position_table.weight is (64, 32) and should be (48, 32)",
+        "language_model.position_table.weight is [64, 32] and should be [48, 32]",
         "retrieval_cross_attention.1.query.weight is missing",
         "retrieval_cross_attention.2.query.weight is extra",
     ):
@@ -312,7 +312,7 @@ def test_a_part_of_another_shape_than_the_configuration_is_not_saved(tmp_path: P
     assert model.image_encoder is not None
     model.image_encoder = at_size(model.image_encoder, 32)
     with pytest.raises(
-        ValueError, match=re.escape("image_encoder.positional_embedding is (17, 32) and should be (5, 32)")
+        ValueError, match=re.escape("image_encoder.positional_embedding is [17, 32] and should be [5, 32]")
     ):
         save_pretrained(tmp_path / "saved", model, TOKENIZER)
 

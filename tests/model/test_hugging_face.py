@@ -300,7 +300,7 @@ def test_pickled_weights_are_refused(llama_folder: Path, name: str) -> None:
         read_language_model(llama_folder)
 
 
-def test_missing_unexpected_and_misshapen_tensors_are_named_together(llama_folder: Path) -> None:
+def test_missing_extra_and_misshapen_tensors_are_named_together(llama_folder: Path) -> None:
     def spoil(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         tensors["model.layers.1.self_attn.rotary.secret"] = tensors.pop("model.norm.weight")
         tensors["model.layers.0.mlp.up_proj.weight"] = torch.zeros(128, 31)
@@ -311,10 +311,10 @@ def test_missing_unexpected_and_misshapen_tensors_are_named_together(llama_folde
     with pytest.raises(ValueError, match="the tensors are not those") as refusal:
         read_language_model(llama_folder)
     for told in (
-        "missing model.norm.weight",
-        "missing model.layers.0.self_attn.k_proj.weight",
-        "unexpected model.layers.1.self_attn.rotary.secret",
-        "model.layers.0.mlp.up_proj.weight is [128, 31], should be [128, 32]",
+        "model.norm.weight is missing",
+        "model.layers.0.self_attn.k_proj.weight is missing",
+        "model.layers.1.self_attn.rotary.secret is extra",
+        "model.layers.0.mlp.up_proj.weight is [128, 31] and should be [128, 32]",
     ):
         assert told in str(refusal.value)
     assert str(refusal.value).count(";") == 3

@@ -264,9 +264,9 @@ def test_weights_that_do_not_fit_are_refused_all_at_once(tmp_path: Path) -> None
         read_weights(TINY, file)
     for fault in (
         "visual.ln_pre.bias is missing",
-        "visual.conv1.weight is (48, 3, 4, 4) and should be (48, 3, 8, 8)",
-        "visual.positional_embedding is (12, 48) and should be (17, 48)",
-        "visual.transformer.resblocks.0.ls_1.gamma is no part of it",
+        "visual.conv1.weight is [48, 3, 4, 4] and should be [48, 3, 8, 8]",
+        "visual.positional_embedding is [12, 48] and should be [17, 48]",
+        "visual.transformer.resblocks.0.ls_1.gamma is extra",
     ):
         assert fault in str(refused.value)
     assert str(refused.value).count(";") == 3

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.config import LanguageModelConfig
-from model.tokenizer import Tokenizer, check_fits, replacing
+from model.files import replacing
+from model.tokenizer import Tokenizer, check_fits
 from stages.embed.torchvision_guard import make_torchvision_importable
 
 CAPTIONS = [
