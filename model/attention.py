@@ -24,6 +24,7 @@ def attend(
     an empty row of a mask gives differs from kernel to kernel (0, an average over all keys, NaN), so callers leave
     such queries out.
     """
+    assert not causal or queries.shape[2] == keys.shape[2], "torch would align the two from the left"
     grouped = queries.shape[1] != keys.shape[1]
     out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
     return out.transpose(1, 2).flatten(2)

@@ -15,7 +15,7 @@ LayerCache = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class KeyValueCache:
-    """Allocated once, (L, B, g, C, w); rows may be of unequal length, each without a gap."""
+    """Allocated once, (L, B, g, C, w); rows may be of unequal length, for the mask hides what a row does not hold."""
 
     def __init__(self, layers: int, rows: int, heads: int, columns: int, head_width: int, like: Tensor) -> None:
         shape = (layers, rows, heads, columns, head_width)

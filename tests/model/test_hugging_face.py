@@ -15,7 +15,6 @@ from model.hugging_face import read_config, read_language_model, write_language_
 from model.key_value_cache import CacheView, KeyValueCache
 from model.language_model import LanguageModel, TextView
 from model.tokenizer import Tokenizer, check_fits
-from stages.embed.torchvision_guard import make_torchvision_importable
 
 GPT2: dict[str, Any] = {"vocab_size": 61, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4}
 LLAMA: dict[str, Any] = {
@@ -133,14 +132,6 @@ def retensor(folder: Path, change: Any) -> None:
     """model.safetensors with its dict of tensors changed."""
     file = folder / "model.safetensors"
     save_file(change({name: tensor.clone() for name, tensor in load_file(file).items()}), file)
-
-
-@pytest.fixture(scope="module")
-def transformers() -> Any:
-    make_torchvision_importable()
-    import transformers
-
-    return transformers
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from model.config import LanguageModelConfig
 from model.files import replacing
 from model.tokenizer import Tokenizer, check_fits
-from stages.embed.torchvision_guard import make_torchvision_importable
 
 CAPTIONS = [
     f"a {size} {colour} {thing} on a table"
@@ -24,14 +23,6 @@ CAPTIONS = [
 VIETNAMESE = "Một con mèo đỏ nằm trên bàn gỗ 🐈"
 TRAINED = Tokenizer.train(CAPTIONS, 280)
 LLAMA_LIKE = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "c", "t", "▁a", "▁c"]
-
-
-@pytest.fixture(scope="module")
-def transformers() -> Any:
-    make_torchvision_importable()
-    import transformers
-
-    return transformers
 
 
 def write_folder(
