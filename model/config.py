@@ -15,8 +15,15 @@ Config = TypeVar("Config")
 
 def _positive(config: Any, *names: str) -> None:
     for name in names:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{type(config).__name__}.{name} is {getattr(config, name)}; allowed is ≥ 1")
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{type(config).__name__}.{name} is {value}; allowed is ≥ 1")
+
+
+def _one_of(config: Any, name: str) -> None:
+    value, allowed = getattr(config, name), typing.get_args(typing.get_type_hints(type(config))[name])
+    if value not in allowed:
+        raise ValueError(f"{type(config).__name__}.{name} is {value!r}; allowed are {', '.join(allowed)}")
 
 
 def _divides(part: str, divisor: int, whole: str, number: int) -> None:
@@ -49,7 +56,8 @@ class LanguageModelConfig:
     tied: bool = True  # the head's weight is the subword table
 
     def __post_init__(self) -> None:
-        _positive(self, "vocabulary", "positions", "layers", "width", "heads")
+        _one_of(self, "family")
+        _positive(self, "vocabulary", "positions", "layers", "width", "heads", "key_value_heads", "feed_forward")
         _divides("heads", self.heads, "width", self.width)
         _divides("key_value_heads", self.kv_heads, "heads", self.heads)
         _spell_default(self, "key_value_heads", self.heads)
@@ -85,7 +93,7 @@ class ImageEncoderConfig:
     quick_gelu: bool = False  # OpenAI's weights were trained with x·σ(1.702 x)
 
     def __post_init__(self) -> None:
-        _positive(self, "image_size", "patch_size", "width", "layers", "heads")
+        _positive(self, "image_size", "patch_size", "width", "layers", "heads", "feed_forward")
         _divides("heads", self.heads, "width", self.width)
         check_image_size(self.image_size, self.patch_size)
         _spell_default(self, "feed_forward", 4 * self.width)
@@ -111,7 +119,7 @@ class ResamplerConfig:
     head_width: int = 64
 
     def __post_init__(self) -> None:
-        _positive(self, "layers", "latents", "frames", "head_width")
+        _positive(self, "layers", "latents", "frames", "inner", "head_width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +131,7 @@ class GatedCrossAttentionConfig:
     head_width: int = 64
 
     def __post_init__(self) -> None:
-        _positive(self, "every", "head_width")
+        _positive(self, "every", "inner", "head_width")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +165,7 @@ class RetrievalConfig:
     prefix_loss: float = 0.0  # weight of the loss on the retrieved captions (prefix; RA-CM3)
 
     def __post_init__(self) -> None:
+        _one_of(self, "mode")
         _positive(self, "encoder_layers", "neighbors", "caption_tokens")
         if (self.mode == "cross") != bool(self.layers):
             raise ValueError(f"retrieval.layers is {list(self.layers)} in mode {self.mode}; only cross has layers, ≥ 1")
@@ -241,8 +250,10 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def from_dict(kind: type[Config], found: dict[str, Any], where: str = "config") -> Config:
+def from_dict(kind: type[Config], found: Any, where: str = "config") -> Config:
     """Raises ValueError for a key that is unknown or missing, naming it, and for a value that is not allowed."""
+    if not isinstance(found, dict):
+        raise ValueError(f"{where} is {found!r}; it should be a section")
     types_of = typing.get_type_hints(kind)
     fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in found:
@@ -267,12 +278,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             return None
         (kind,) = (part for part in typing.get_args(kind) if part is not type(None))
     if dataclasses.is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where} is {value!r}; it should be a section")
         return from_dict(kind, value, where)  # type: ignore[arg-type]
     if typing.get_origin(kind) is Literal:
-        if value not in typing.get_args(kind):
-            raise ValueError(f"{where} is {value!r}; allowed are {', '.join(typing.get_args(kind))}")
         return value
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list | tuple) or not all(type(each) is int for each in value):

@@ -10,8 +10,8 @@ Symbols: D text width, E visual width, S patches of a frame, R latents, V rows o
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from model.batch import IGNORED, Batch
 from model.config import SPECIAL_TOKENS, LanguageModelConfig, ReViLMConfig, VisionConfig
-from model.sequence import IGNORED, Batch
 
 
 @dataclass(frozen=True, kw_only=True)

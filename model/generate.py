@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.batch import Batch
 from model.config import SPECIAL_TOKENS
 from model.language_model import TextView
 from model.prompts import Prompts, check_prompts, rerouted
 from model.revilm import ReViLM
-from model.sequence import Batch
 
 
 @dataclass(frozen=True)

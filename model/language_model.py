@@ -109,12 +109,7 @@ class LanguageModel(nn.Module):
         self._initialise()
 
     def start(self, embeddings: Tensor, positions: Tensor) -> tuple[Tensor, Rotation | None]:
-        """embeddings (B, T, D), positions (B, T) → what enters the first block, and the rotation of every block.
-
-        Raises ValueError where the embeddings are longer than the P positions.
-        """
-        if embeddings.shape[1] > self.config.positions:
-            raise ValueError(f"{embeddings.shape[1]} tokens in a row; the language model has {self.config.positions}")
+        """embeddings (B, T, D), positions (B, T) < P → what enters the first block, and the rotation of every block."""
         if self.position_table is not None:
             return embeddings + self.position_table(positions), None
         return embeddings, rotation_of(positions, self.config.head_width, self.config.rotary_base)

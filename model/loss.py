@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -25,4 +26,6 @@ def caption_loss(logits: Tensor, targets: Tensor, retrieved: Tensor) -> Loss:
     """logits (n, vocabulary) of the positions with a target, targets (n) int64, retrieved (n) bool: a target that is
     the token of a neighbour."""
     nats = F.cross_entropy(logits.float(), targets, reduction="none")
-    return Loss(nats[~retrieved].sum(), (~retrieved).sum(), nats[retrieved].sum(), retrieved.sum())
+    # Not by an index, whose size an accelerator would have to tell first.
+    captions, neighbors = torch.where(retrieved, 0.0, nats), torch.where(retrieved, nats, 0.0)
+    return Loss(captions.sum(), (~retrieved).sum(), neighbors.sum(), retrieved.sum())

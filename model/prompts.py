@@ -13,11 +13,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from model.batch import Batch
 from model.key_value_cache import CacheView, KeyValueCache
 from model.language_model import TextView
 from model.revilm import Conditioning, ReViLM
 from model.routing import Routing
-from model.sequence import Batch
 
 
 class Prompts:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.attention import KeysValues
+from model.batch import Batch
 from model.config import ReViLMConfig
 from model.gated_cross_attention import GatedCrossAttention
 from model.image_encoder import ImageEncoder
@@ -30,7 +31,6 @@ from model.loss import Loss, caption_loss
 from model.perceiver_resampler import PerceiverResampler
 from model.retrieval_cross_attention import RetrievalCrossAttention
 from model.routing import Routing
-from model.sequence import IGNORED, Batch
 from model.special_tokens import SpecialTokens
 from model.text_encoder import TextEncoder
 
@@ -84,10 +84,11 @@ class ReViLM(nn.Module):
         """The loss of a batch. recompute: layers gives up their activations for memory and computes them again."""
         conditioning = self.condition(batch)
         hidden = self.hidden(self.embed(batch.tokens), self.view_of(batch), conditioning, recompute=recompute)
-        target = batch.targets != IGNORED
         # The token that is predicted stands one to the right, and so does the flag that it is a neighbour's.
-        retrieved = batch.retrieved.roll(-1, dims=1)
-        return caption_loss(self.logits(hidden[target]), batch.targets[target], retrieved[target])
+        targets, retrieved = (
+            each.flatten()[batch.predicting] for each in (batch.targets, batch.retrieved.roll(-1, dims=1))
+        )
+        return caption_loss(self.logits(hidden.flatten(0, 1)[batch.predicting]), targets, retrieved)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) int64 → (B, T, D)."""
@@ -96,7 +97,7 @@ class ReViLM(nn.Module):
 
     def view_of(self, batch: Batch) -> TextView:
         """Causal within a segment; a dropped token of a neighbour is seen by none but itself."""
-        dropped = self._dropped(batch.retrieved & (batch.tokens != self.config.neighbor_id))
+        dropped = self._dropped("prefix", batch.retrieved & (batch.tokens != self.config.neighbor_id))
         if not batch.packed and dropped is None:
             return TextView(batch.positions)
         same = batch.segments[:, :, None] == batch.segments[:, None, :]
@@ -110,7 +111,7 @@ class ReViLM(nn.Module):
         """Keys and values of the batch's pictures and neighbours."""
         keep = batch.evidence_mask
         ends = batch.evidence == self.config.language_model.end_of_text
-        dropped = self._dropped(keep & ~ends)
+        dropped = self._dropped("cross", keep & ~ends)
         keep = keep if dropped is None else keep & ~dropped
         images: dict[str, KeysValues] = {}
         evidence: dict[str, KeysValues] = {}
@@ -176,10 +177,12 @@ class ReViLM(nn.Module):
             )
         return block.transform(x)  # type: ignore[no-any-return, operator]
 
-    def _dropped(self, droppable: Tensor) -> Tensor | None:
-        """neighbor_token_dropout: which of the droppable tokens of neighbours nobody may look at in this pass."""
-        share = self.config.retrieval.neighbor_token_dropout
-        if not self.training or share == 0:
+    def _dropped(self, mode: str, droppable: Tensor) -> Tensor | None:
+        """neighbor_token_dropout: which of the droppable tokens, those of neighbours in a mode, nobody may look at in
+        this pass."""
+        retrieval = self.config.retrieval
+        share = retrieval.neighbor_token_dropout
+        if not self.training or retrieval.mode != mode or share == 0:
             return None
         return droppable & (torch.rand(droppable.shape, device=droppable.device) < share)
 

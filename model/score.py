@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.batch import Batch
 from model.config import ReViLMConfig
 from model.prompts import Prompts, check_prompts
 from model.revilm import ReViLM
-from model.sequence import Batch, pack
+from model.sequence import pack
 
 Continuation = Sequence[int]
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.batch import collate
 from model.checkpoint import from_pretrained, save_pretrained, tensors_digest
 from model.config import (
     GatedCrossAttentionConfig,
@@ -25,7 +26,7 @@ from model.config import (
 from model.hugging_face import write_language_model
 from model.image_encoder import at_size
 from model.revilm import ReViLM
-from model.sequence import Chunk, SequenceBuilder, collate
+from model.sequence import Chunk, SequenceBuilder
 from model.tokenizer import Tokenizer
 
 torch.set_num_threads(1)

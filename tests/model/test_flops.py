@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from model.batch import Batch, collate
 from model.config import (
     GatedCrossAttentionConfig,
     ImageEncoderConfig,
@@ -20,7 +21,7 @@ from model.config import (
 from model.flops import Work, training_flops
 from model.presets import preset
 from model.revilm import ReViLM
-from model.sequence import Batch, Segment, collate
+from model.sequence import Segment
 
 PRETRAINED = ("special_tokens", "resampler", "gated_cross_attention")
 RETROFITTED = ("text_encoder", "retrieval_cross_attention")

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.batch import Batch, collate
 from model.config import (
     GatedCrossAttentionConfig,
     ImageEncoderConfig,
@@ -17,7 +18,7 @@ from model.config import (
 )
 from model.freezing import Stage, freeze, parameter_table, train_mode, trainable_names
 from model.revilm import ReViLM
-from model.sequence import Batch, Chunk, SequenceBuilder, collate
+from model.sequence import Chunk, SequenceBuilder
 
 torch.set_num_threads(1)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.batch import Batch, collate
 from model.config import (
     GatedCrossAttentionConfig,
     ImageEncoderConfig,
@@ -21,7 +22,7 @@ from model.config import (
 from model.generate import Generated, Sampling, generate
 from model.hugging_face import write_language_model
 from model.revilm import ReViLM
-from model.sequence import Batch, Chunk, Segment, SequenceBuilder, collate
+from model.sequence import Chunk, Segment, SequenceBuilder
 
 VISION = VisionConfig(
     encoder=ImageEncoderConfig(image_size=32, patch_size=16, width=32, layers=1, heads=2),

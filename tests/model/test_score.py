@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from model.batch import Batch, collate
 from model.config import (
     GatedCrossAttentionConfig,
     ImageEncoderConfig,
@@ -15,7 +16,7 @@ from model.config import (
 from model.generate import generate
 from model.revilm import ReViLM
 from model.score import log_likelihood
-from model.sequence import Batch, Chunk, Segment, SequenceBuilder, collate
+from model.sequence import Chunk, Segment, SequenceBuilder
 
 
 class Letters:
