@@ -131,6 +131,7 @@ def toys(nodes: TwoNodes, folder: Path, shards: int, **squares: Any) -> Iterator
         yield Toys(folder, shards, driver)
 
 
+@pytest.mark.slow
 def test_three_nodes_may_die_in_one_run(nodes: TwoNodes, tmp_path: Path) -> None:
     with toys(nodes, tmp_path, shards=100) as run:
         for _ in range(3):

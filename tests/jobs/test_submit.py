@@ -155,7 +155,8 @@ def test_what_a_job_does_is_shown_by_stage(head: Head, submitted: Submitted) -> 
     assert head.numbers("ray_revilm_rows_in_total") == rows_in
     assert head.numbers("ray_revilm_rows_out_total") + head.numbers("ray_revilm_rejects_total") == rows_in
     assert head.numbers("ray_revilm_shards_total") == shards
-    assert set(head.numbers("ray_revilm_shards_in_flight").values()) == {0}
+    # A gauge may have gone with the driver that set it.
+    assert set(head.numbers("ray_revilm_shards_in_flight").values()) <= {0}
 
 
 def test_a_failing_driver_fails_the_submission_and_says_why(head: Head) -> None:
