@@ -3,8 +3,11 @@
 Shapes: N rows, h heads, g heads of keys and values (g divides h), Q queries, K keys, w width of a head.
 """
 
+from contextlib import nullcontext
+
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 KeysValues = tuple[Tensor, Tensor]
 """(N, g, K, w) each."""
@@ -26,5 +29,9 @@ def attend(
     """
     assert not causal or queries.shape[2] == keys.shape[2], "torch would align the two from the left"
     grouped = queries.shape[1] != keys.shape[1]
-    out = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
+    # Flash attention refuses an empty batch, which text without pictures gives (pytorch#133780).
+    with sdpa_kernel(SDPBackend.MATH) if len(queries) == 0 else nullcontext():
+        out = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, is_causal=causal, enable_gqa=grouped
+        )
     return out.transpose(1, 2).flatten(2)

@@ -121,11 +121,11 @@ def _padded(rows: list[list[int]], filler: int) -> Tensor:
 
 
 def _positions(segments: Tensor) -> Tensor:
-    """From 0 in every segment."""
+    """From 0 in every segment; 0 in padding, which may be longer than the language model has positions."""
     column = torch.arange(segments.shape[1]).expand_as(segments)
     new = torch.ones_like(segments, dtype=torch.bool)
     new[:, 1:] = segments[:, 1:] != segments[:, :-1]
-    return column - torch.where(new, column, 0).cummax(1).values
+    return torch.where(segments > 0, column - torch.where(new, column, 0).cummax(1).values, 0)
 
 
 def _targets(tokens: Tensor, segments: Tensor, learned: Tensor) -> Tensor:

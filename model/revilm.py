@@ -129,9 +129,11 @@ class ReViLM(nn.Module):
         if batch.patches is not None:
             return batch.patches
         assert self.image_encoder is not None
-        size = self.image_encoder.config.image_size
-        like = next(self.image_encoder.parameters())
-        pixels = like.new_zeros(0, 3, size, size) if batch.pixels is None else batch.pixels
+        pixels = batch.pixels
+        if pixels is None:
+            size, dtype = self.image_encoder.config.image_size, self.image_encoder.conv1.weight.dtype
+            # On the batch's device and not made from a weight, which may be sharded here.
+            pixels = torch.zeros(0, 3, size, size, dtype=dtype, device=batch.tokens.device)
         return self.image_encoder(pixels)  # type: ignore[no-any-return]
 
     def hidden(

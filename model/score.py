@@ -54,7 +54,8 @@ def log_likelihood(model: ReViLM, batch: Batch, continuations: Sequence[Sequence
 
 _Place = tuple[int, int, int, int]
 """Token that is read, how far behind the prompt, number of its continuation in the batch, token that follows."""
-_PADDING: _Place = (0, 0, -1, 0)
+# Not behind the prompt: one without a continuation may have all of the positions.
+_PADDING: _Place = (0, -1, -1, 0)
 
 
 def _rows(continuations: Sequence[Continuation], first: int, row_tokens: int) -> list[list[_Place]]:

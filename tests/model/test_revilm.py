@@ -6,7 +6,9 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from model.batch import Batch
 from model.config import ReViLMConfig
@@ -461,6 +463,30 @@ def test_compiled_it_has_the_same_loss_and_gradients(family: Family, mode: Mode)
     assert [name for name in due if not close(found[name], due[name], within=1e-4)] == []  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:FSDP2-wrapped module:UserWarning")
+@every_model
+def test_sharded_by_fsdp_it_has_the_same_gradients_with_pictures_and_without(family: Family, mode: Mode) -> None:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        model, sharded = (small_model(small_config(family, mode)) for _ in range(2))
+        called = [(block, ["attend", "transform"]) for block in sharded.language_model.blocks]
+        called += [(layer, ["keys_values"]) for layer in sharded.gated_cross_attention.values()]
+        called += [(layer, ["keys_values"]) for layer in sharded.retrieval_cross_attention.values()]
+        called += [(sharded.get_submodule("image_encoder"), []), (sharded, [])]
+        for part, methods in called:
+            fully_shard(part, mesh=init_device_mesh("cpu", (1,)))
+            for method in methods:  # besides forward
+                register_fsdp_forward_method(part, method)
+        for batch in (batch_with_pixels(model.config), batch_of(model.config, [[[Chunk(text="only words")]]])):
+            sharded.zero_grad()  # not between forward and backward, where the weights are whole
+            due, found = (gradients_of(each, each(batch).mean()) for each in (model, sharded))
+            whole = {name: each if each is None else each.full_tensor() for name, each in found.items()}  # type: ignore[attr-defined]
+            torch.testing.assert_close(whole, due, rtol=0, atol=1e-5)
+    finally:
+        distributed.destroy_process_group()
+
+
 # ---- bad input ----
 
 
@@ -470,9 +496,12 @@ def test_a_sample_longer_than_the_positions_is_refused_but_not_a_packed_row(fami
     long = [Chunk(text="x" * 53) for _ in range(3)]
     with pytest.raises(ValueError, match=r"a sample has 163 tokens; the language model has 160 positions"):
         batch_of(model.config, [[long]])
-    packed, single = (logits_of(model, batch_of(model.config, [row])) for row in ([long[:2]] * 2, [long[:2]]))
+    short = [[Chunk(text="a row that is padded to the length of the packed one")]]
+    packed, single = (
+        logits_of(model, batch_of(model.config, rows)) for rows in ([[long[:2]] * 2, short], [[long[:2]]])
+    )
     assert packed.shape[1] > 160
-    assert close(packed[:, -single.shape[1] :], single, within=1e-5)
+    assert close(packed[:1, -single.shape[1] :], single, within=1e-5)
 
 
 def test_a_language_model_of_another_shape_is_refused() -> None:

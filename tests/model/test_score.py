@@ -103,6 +103,14 @@ def test_continuations_beyond_one_row_are_scored_alike() -> None:
             assert float(found[prompt][number]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_prompt_that_fills_all_positions_may_stand_beside_one_that_continues() -> None:
+    model = decisive("gpt2")
+    full = SequenceBuilder(model.config, Letters()).segment([Chunk(text="x" * 63, ends=False)])
+    found = log_likelihood(model, collate([[full], [prompts(model)[0]]], model.config), [[[]], [[3, 4]]])
+    assert found[0].tolist() == [0.0]
+    assert float(found[1]) == pytest.approx(of_the_joined_sequence(model, 0, [3, 4]), rel=1e-5)
+
+
 def test_the_score_of_a_generated_text_is_its_log_likelihood() -> None:
     model = decisive("gpt2", "none")
     batch = prompt_batch(model)
