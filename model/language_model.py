@@ -20,8 +20,7 @@ class TextView:
     """Where every text position stands and which positions it may look at."""
 
     positions: Tensor  # (B, T) int64, from 0 in every segment
-    mask: Tensor | None = None  # (B, 1, T, K) bool; None: causal, or with `bidirectional` all
-    bidirectional: bool = False
+    mask: Tensor | None = None  # bool, broadcast to (B, 1, T, K); None: causal
 
     @classmethod
     def causal(cls, rows: int, length: int, device: torch.device | str | None = None) -> "TextView":
@@ -57,8 +56,7 @@ class SelfAttention(nn.Module):
             queries, keys = rotate(queries, rotation), rotate(keys, rotation)
         if cache is not None:
             keys, values = cache(keys, values)
-        causal = view.mask is None and not view.bidirectional
-        return self.output(attend(queries, keys, values, mask=view.mask, causal=causal))  # type: ignore[no-any-return]
+        return self.output(attend(queries, keys, values, mask=view.mask, causal=view.mask is None))  # type: ignore[no-any-return]
 
 
 class FeedForward(nn.Module):

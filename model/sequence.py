@@ -11,19 +11,11 @@ Shapes: F frames of a picture (1) or video, H × W px, S patch tokens of width E
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from typing import Protocol
 
 from torch import Tensor
 
 from model.config import ReViLMConfig
-
-
-class Tokenizer(Protocol):
-    @property
-    def begin_of_text(self) -> int | None: ...
-    def encode(self, text: str) -> list[int]:
-        """Ids of the text alone; no special token, whatever the text spells."""
-        ...
+from model.tokenizer import Tokenizer, check_fits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +54,10 @@ class SequenceBuilder:
     """Chunks → segments, for one tokenizer and one model."""
 
     def __init__(self, config: ReViLMConfig, tokenizer: Tokenizer, *, text_tokens: int = 64) -> None:
-        """text_tokens: the longest text of a chunk; a longer one is cut and gets no end."""
+        """text_tokens: the longest text of a chunk; a longer one is cut and gets no end.
+
+        Raises ValueError for a tokenizer that does not fit the model's subword table."""
+        check_fits(tokenizer, config.language_model)
         self.config, self.tokenizer, self.text_tokens = config, tokenizer, text_tokens
 
     def segment(self, chunks: Sequence[Chunk]) -> Segment:

@@ -20,11 +20,10 @@ class TextEncoder(nn.Module):
     def forward(self, tokens: Tensor, keep: Tensor, language_model: LanguageModel) -> Tensor:
         """tokens (M, W) int64; keep (M, W) bool: tokens that others may look at → (M, W, D), no final norm.
 
-        Padding is not kept; every token looks at itself too, so that no row of the mask is empty.
+        Padding is not kept; a token of every set is, its ends at least, so that no row of the mask is empty.
         """
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        mask = keep[:, None, None, :] | torch.eye(tokens.shape[1], dtype=torch.bool, device=tokens.device)
-        view = TextView(positions, mask)
+        view = TextView(positions, keep[:, None, None])
         x, rotation = language_model.start(language_model.table(tokens), positions)
         for block in self.blocks:
             x = block.transform(block.attend(x, view, rotation))  # type: ignore[operator]

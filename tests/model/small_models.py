@@ -1,9 +1,10 @@
-"""Small models, samples and batches for the tests of the model.
+"""Small models, samples, prompts and batches for the tests of the model.
 
 Every weight is random and every gate open, so that whatever can reach a logit does. Pictures are patch tokens.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,7 +21,8 @@ from model.config import (
     VisionConfig,
 )
 from model.revilm import ReViLM
-from model.sequence import Chunk, SequenceBuilder
+from model.sequence import Chunk, Segment, SequenceBuilder
+from model.tokenizer import Tokenizer
 
 Family = Literal["gpt2", "llama"]
 Mode = Literal["none", "cross", "prefix"]
@@ -33,22 +35,24 @@ IMAGE, END_OF_CHUNK, PAD, NEIGHBOR = range(VOCABULARY, VOCABULARY + 4)
 VISUAL_WIDTH, PATCHES = 16, 4
 
 
-class Letters:
-    """a…z are 0…25, a space is 26, all else is 27."""
+class Letters(Tokenizer):
+    """a…z are 0…25, a space is 26, all else is 27; the last id ends a text."""
 
-    def __init__(self, begin_of_text: int | None = None) -> None:
-        self.begin_of_text = begin_of_text
+    def __init__(self, begin_of_text: int | None = None, *, size: int = VOCABULARY) -> None:
+        self.begin_of_text, self.end_of_text, self.size = begin_of_text, size - 1, size
 
     def encode(self, text: str) -> list[int]:
         return ["abcdefghijklmnopqrstuvwxyz ".find(letter) % 28 for letter in text]
 
 
-def language_model_config(family: Family = "gpt2", *, tied: bool | None = None) -> LanguageModelConfig:
-    """GPT-2 with tied tables, or Llama with grouped heads and a head of its own."""
+def language_model_config(
+    family: Family = "gpt2", *, tied: bool | None = None, vocabulary: int = VOCABULARY
+) -> LanguageModelConfig:
+    """GPT-2 with tied tables, or Llama with grouped heads and a head of its own; the last id ends a text."""
     return LanguageModelConfig(
         family=family,
-        vocabulary=VOCABULARY,
-        end_of_text=END,
+        vocabulary=vocabulary,
+        end_of_text=vocabulary - 1,
         positions=160,
         layers=3,
         width=32,
@@ -81,12 +85,14 @@ def small_config(
     mode: Mode = "none",
     *,
     tied: bool | None = None,
+    vocabulary: int = VOCABULARY,
+    vision: bool = True,
     dropout: float = 0.0,
     prefix_loss: float = 0.0,
 ) -> ReViLMConfig:
     return ReViLMConfig(
-        language_model=language_model_config(family, tied=tied),
-        vision=vision_config(),
+        language_model=language_model_config(family, tied=tied, vocabulary=vocabulary),
+        vision=vision_config() if vision else None,
         retrieval=retrieval_config(mode, dropout=dropout, prefix_loss=prefix_loss),
     )
 
@@ -137,10 +143,31 @@ def samples() -> list[list[Chunk]]:
     ]
 
 
+def prompts(config: ReViLMConfig) -> list[Segment]:
+    """Ragged: two pictures, one without text, and text alone; without vision two of text alone."""
+    build = SequenceBuilder(config, Letters()).segment
+    told = ["the cat"] if config.retrieval.mode == "cross" else []
+    alone = build([Chunk(prompt="hello you", neighbors=told, ends=False)])
+    if config.vision is None:
+        return [alone, build([Chunk(prompt="and", ends=False)])]
+    shot = Chunk(image=picture(1), text="a dog", neighbors=["dogs", "a cat"], learned=False)
+    return [
+        build([shot, Chunk(image=picture(2), prompt="so", neighbors=["two cats"], ends=False)]),
+        build([Chunk(image=picture(3), ends=False)]),
+        alone,
+    ]
+
+
 def batch_of(config: ReViLMConfig, rows: Sequence[Sequence[Sequence[Chunk]]]) -> Batch:
     """Rows of samples of chunks."""
-    builder = SequenceBuilder(config, Letters())
+    builder = SequenceBuilder(config, Letters(size=config.language_model.vocabulary))
     return collate([[builder.segment(sample) for sample in row] for row in rows], config)
+
+
+def with_pixels(batch: Batch) -> Batch:
+    """Random ones in place of the patch tokens, so that the image encoder takes part."""
+    pixels = torch.randn(sum(batch.frames), 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return replace(batch, patches=None, pixels=pixels)
 
 
 @torch.no_grad()

@@ -5,80 +5,33 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.batch import collate
 from model.checkpoint import from_pretrained, save_pretrained, tensors_digest
-from model.config import (
-    GatedCrossAttentionConfig,
-    ImageEncoderConfig,
-    LanguageModelConfig,
-    ResamplerConfig,
-    RetrievalConfig,
-    ReViLMConfig,
-    VisionConfig,
-)
+from model.config import ReViLMConfig
 from model.hugging_face import write_language_model
 from model.image_encoder import at_size
 from model.revilm import ReViLM
-from model.sequence import Chunk, SequenceBuilder
+from model.sequence import Chunk
 from model.tokenizer import Tokenizer
+from tests.model.small_models import FAMILIES, MODES, Family, Mode, batch_of, logits_of, pair, small_config, small_model
 
-torch.set_num_threads(1)
-
-Family = Literal["gpt2", "llama"]
-Mode = Literal["none", "cross", "prefix"]
 TOKENIZER = Tokenizer.train(["a dog on a beach", "two cats"], 260)
 
 
-def make_config(
-    mode: Mode = "cross", family: Family = "gpt2", *, tied: bool = True, vision: bool = True
+def config_of(
+    mode: Mode = "cross", family: Family = "gpt2", *, tied: bool | None = None, vision: bool = True
 ) -> ReViLMConfig:
-    return ReViLMConfig(
-        language_model=LanguageModelConfig(
-            family=family,
-            vocabulary=TOKENIZER.size,
-            end_of_text=TOKENIZER.end_of_text,
-            positions=64,
-            layers=3,
-            width=32,
-            heads=4,
-            key_value_heads=2 if family == "llama" else None,
-            tied=tied,
-        ),
-        vision=VisionConfig(
-            encoder=ImageEncoderConfig(image_size=16, patch_size=8, width=32, layers=1, heads=2),
-            resampler=ResamplerConfig(layers=1, latents=4, head_width=16),
-            gated=GatedCrossAttentionConfig(every=2, head_width=16),
-        )
-        if vision
-        else None,
-        retrieval=RetrievalConfig(
-            mode=mode, layers=(2, 3) if mode == "cross" else (), encoder_layers=1, caption_tokens=16
-        ),
-    )
+    return small_config(family, mode, tied=tied, vision=vision, vocabulary=TOKENIZER.size)
 
 
-def make_model(config: ReViLMConfig, seed: int = 0) -> ReViLM:
-    """No weight is as a new model begins: trained for a while."""
-    torch.manual_seed(seed)
-    model = ReViLM(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
-    return model.eval()
-
-
-@torch.no_grad()
-def logits_of(model: ReViLM, chunk: Chunk) -> Tensor:
-    batch = collate([[SequenceBuilder(model.config, TOKENIZER).segment([chunk])]], model.config)
-    hidden = model.hidden(model.embed(batch.tokens), model.view_of(batch), model.condition(batch))
-    return model.logits(hidden)
+def logits_for(model: ReViLM, chunk: Chunk) -> Tensor:
+    return logits_of(model, batch_of(model.config, [[[chunk]]]))
 
 
 def assert_same_weights(found: ReViLM, due: ReViLM) -> None:
@@ -90,7 +43,7 @@ def assert_same_weights(found: ReViLM, due: ReViLM) -> None:
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     """A checkpoint of mode cross, whole."""
-    save_pretrained(tmp_path / "saved", make_model(make_config()), TOKENIZER)
+    save_pretrained(tmp_path / "saved", small_model(config_of()), TOKENIZER)
     return tmp_path / "saved"
 
 
@@ -110,11 +63,11 @@ def edit_config(folder: Path, **changes: Any) -> None:
     (folder / "config.json").write_text(json.dumps(found | changes))
 
 
-@pytest.mark.parametrize("mode", ["none", "cross", "prefix"])
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_comes_back_bit_for_bit(tmp_path: Path, mode: Mode, family: Family, tied: bool) -> None:
-    model = make_model(make_config(mode, family, tied=tied))
+    model = small_model(config_of(mode, family, tied=tied))
     save_pretrained(tmp_path, model, TOKENIZER)
     found = from_pretrained(tmp_path)
     assert found.model.config == model.config
@@ -123,12 +76,12 @@ def test_a_model_comes_back_bit_for_bit(tmp_path: Path, mode: Mode, family: Fami
     assert found.tokenizer.encode("two dogs") == TOKENIZER.encode("two dogs")
     stored = load_file(tmp_path / "model.safetensors")
     assert sum(tensor.numel() for tensor in stored.values()) == sum(each.numel() for each in model.parameters())
-    chunk = Chunk(image=torch.ones(1, 3, 16, 16), text="a dog", neighbors=["a cat"])
-    assert torch.equal(logits_of(found.model, chunk), logits_of(model, chunk))
+    chunk = pair(1, "a dog", "a cat")
+    assert torch.equal(logits_for(found.model, chunk), logits_for(model, chunk))
 
 
 def test_parts_keep_the_dtype_that_they_have(tmp_path: Path) -> None:
-    model = make_model(make_config())
+    model = small_model(config_of())
     model.language_model.bfloat16()
     save_pretrained(tmp_path, model, TOKENIZER)
     assert_same_weights(from_pretrained(tmp_path).model, model)
@@ -145,7 +98,7 @@ def test_a_model_outlives_the_file_that_it_came_from(saved: Path) -> None:
 
 
 def test_parts_by_reference_come_back_from_where_they_lie(tmp_path: Path) -> None:
-    model = make_model(make_config())
+    model = small_model(config_of())
     write_language_model(tmp_path / "gpt2", model.language_model, TOKENIZER)
     encoder = {f"visual.{name}": tensor for name, tensor in model.image_encoder.state_dict().items()}  # type: ignore[union-attr]
     save_file(encoder, tmp_path / "clip.safetensors")
@@ -219,53 +172,53 @@ def test_the_digest_tells_names_dtypes_shapes_and_bytes() -> None:
     assert digest("a", torch.zeros(3, 2).T) == digest("a", zeros)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_retrofit_goes_on_as_pretrain_with_the_same_logits(tmp_path: Path, family: Family) -> None:
-    retro = make_model(make_config(family=family, tied=family == "gpt2", vision=False))
+    retro = small_model(config_of(family=family, vision=False))
     save_pretrained(tmp_path, retro, TOKENIZER)
-    found = from_pretrained(tmp_path, make_config(family=family, tied=family == "gpt2"))
+    found = from_pretrained(tmp_path, config_of(family=family))
     assert found.new_parts == ["special_tokens", "image_encoder", "resampler", "gated_cross_attention"]
     for chunk in (Chunk(text="a dog", neighbors=["a cat on a beach", "dogs"]), Chunk(text="two cats")):
-        assert torch.equal(logits_of(found.model, chunk)[..., : TOKENIZER.size], logits_of(retro, chunk))
+        assert torch.equal(logits_for(found.model, chunk)[..., : TOKENIZER.size], logits_for(retro, chunk))
     rows, language_model = found.model.special_tokens, retro.language_model
     assert rows is not None
     assert torch.equal(rows.table, language_model.table.weight[[TOKENIZER.end_of_text] * 4])
 
 
 def test_another_mode_takes_what_both_have_and_begins_the_rest_anew(tmp_path: Path) -> None:
-    flamingo = make_model(make_config("none"))
+    flamingo = small_model(config_of("none"))
     save_pretrained(tmp_path / "none", flamingo, TOKENIZER)
-    found = from_pretrained(tmp_path / "none", make_config("cross"))
+    found = from_pretrained(tmp_path / "none", config_of("cross"))
     assert found.new_parts == ["text_encoder", "retrieval_cross_attention"]
-    chunk = Chunk(image=torch.ones(1, 3, 16, 16), text="a dog", neighbors=["a cat"])
-    assert torch.equal(logits_of(found.model, chunk), logits_of(flamingo, chunk))
+    chunk = pair(1, "a dog", "a cat")
+    assert torch.equal(logits_for(found.model, chunk), logits_for(flamingo, chunk))
     assert found.model.text_encoder is not None
     first, copy = flamingo.language_model.blocks[0], found.model.text_encoder.blocks[0]
     assert tensors_digest(copy) == tensors_digest(first)
     save_pretrained(tmp_path / "cross", found.model, TOKENIZER)
-    back = from_pretrained(tmp_path / "cross", make_config("none"))
+    back = from_pretrained(tmp_path / "cross", config_of("none"))
     assert sorted(back.unused_parts) == ["retrieval_cross_attention", "text_encoder"]
     assert_same_weights(back.model, flamingo)
 
 
 def test_another_image_size_interpolates_the_positions_and_keeps_the_rest(saved: Path) -> None:
-    config = make_config()
+    config = config_of()
     assert config.vision is not None
     larger = replace(config, vision=replace(config.vision, encoder=replace(config.vision.encoder, image_size=32)))
     before, found = from_pretrained(saved).model, from_pretrained(saved, larger).model
     name = "image_encoder.positional_embedding"
-    assert found.state_dict()[name].shape == (17, 32)
+    assert found.state_dict()[name].shape == (17, 16)
     kept = {each: tensor for each, tensor in before.state_dict().items() if each != name}
     assert all(torch.equal(found.state_dict()[each], tensor) for each, tensor in kept.items())
     chunk = Chunk(image=torch.ones(1, 3, 32, 32), text="a dog", neighbors=["a cat"])
-    assert logits_of(found, chunk).isfinite().all()
+    assert logits_for(found, chunk).isfinite().all()
 
 
 def test_missing_extra_and_misshapen_tensors_are_all_named(saved: Path) -> None:
     edit_weights(
         saved,
         language_model__norm__weight=None,
-        resampler__latents=torch.zeros(5, 32),
+        resampler__latents=torch.zeros(5, 16),
         resampler__more=torch.zeros(1),
         other__weight=torch.zeros(1),
     )
@@ -273,7 +226,7 @@ def test_missing_extra_and_misshapen_tensors_are_all_named(saved: Path) -> None:
         from_pretrained(saved)
     for said in (
         "language_model.norm.weight is missing",
-        "resampler.latents is [5, 32] and should be [4, 32]",
+        "resampler.latents is [5, 16] and should be [4, 16]",
         "resampler.more is extra",
         "other.weight is extra",
     ):
@@ -281,7 +234,7 @@ def test_missing_extra_and_misshapen_tensors_are_all_named(saved: Path) -> None:
 
 
 def test_a_configuration_that_does_not_fit_a_part_that_both_have_is_refused(saved: Path) -> None:
-    config = make_config()
+    config = config_of()
     other = replace(
         config,
         language_model=replace(config.language_model, heads=2, positions=48),
@@ -290,7 +243,7 @@ def test_a_configuration_that_does_not_fit_a_part_that_both_have_is_refused(save
     with pytest.raises(ValueError, match="language_model.heads is 2 and was 4") as error:
         from_pretrained(saved, other)
     for said in (
-        "language_model.position_table.weight is [64, 32] and should be [48, 32]",
+        "language_model.position_table.weight is [160, 32] and should be [48, 32]",
         "retrieval_cross_attention.1.query.weight is missing",
         "retrieval_cross_attention.2.query.weight is extra",
     ):
@@ -309,11 +262,11 @@ def test_pickled_weights_are_refused_by_name(saved: Path) -> None:
 
 
 def test_a_part_of_another_shape_than_the_configuration_is_not_saved(tmp_path: Path) -> None:
-    model = make_model(make_config())
+    model = small_model(config_of())
     assert model.image_encoder is not None
     model.image_encoder = at_size(model.image_encoder, 32)
     with pytest.raises(
-        ValueError, match=re.escape("image_encoder.positional_embedding is [17, 32] and should be [5, 32]")
+        ValueError, match=re.escape("image_encoder.positional_embedding is [17, 16] and should be [5, 16]")
     ):
         save_pretrained(tmp_path / "saved", model, TOKENIZER)
 
@@ -351,7 +304,7 @@ def test_a_config_of_another_format_or_with_an_unknown_setting_is_refused(saved:
 def test_a_tokenizer_that_does_not_fit_the_table_is_refused(saved: Path, tmp_path: Path) -> None:
     larger = Tokenizer.train(["a dog on a beach", "two cats"], 262)
     with pytest.raises(ValueError, match="the tokenizer has ids 0…261"):
-        save_pretrained(tmp_path / "other", make_model(make_config()), larger)
+        save_pretrained(tmp_path / "other", small_model(config_of()), larger)
     larger.write(saved)
     with pytest.raises(ValueError, match="the tokenizer has ids 0…261"):
         from_pretrained(saved)
@@ -359,7 +312,7 @@ def test_a_tokenizer_that_does_not_fit_the_table_is_refused(saved: Path, tmp_pat
 
 @pytest.mark.parametrize("obstacle", ["model.safetensors", "tokenizer.json", "config.json.tmp"])
 def test_a_write_that_fails_leaves_no_checkpoint_and_can_be_done_again(tmp_path: Path, obstacle: str) -> None:
-    model = make_model(make_config("none"))
+    model = small_model(config_of("none"))
     (tmp_path / obstacle / "in the way").mkdir(parents=True)
     with pytest.raises(OSError, match=obstacle):
         save_pretrained(tmp_path, model, TOKENIZER)
@@ -373,5 +326,5 @@ def test_a_write_that_fails_leaves_no_checkpoint_and_can_be_done_again(tmp_path:
 def test_a_checkpoint_is_not_written_over(saved: Path) -> None:
     before = (saved / "model.safetensors").read_bytes()
     with pytest.raises(FileExistsError, match="take another folder, or remove this one"):
-        save_pretrained(saved, make_model(make_config(), seed=1), TOKENIZER)
+        save_pretrained(saved, small_model(config_of(), seed=1), TOKENIZER)
     assert (saved / "model.safetensors").read_bytes() == before

@@ -12,7 +12,6 @@ from model.batch import Batch, collate
 from model.config import (
     GatedCrossAttentionConfig,
     ImageEncoderConfig,
-    LanguageModelConfig,
     ResamplerConfig,
     RetrievalConfig,
     ReViLMConfig,
@@ -22,6 +21,7 @@ from model.flops import Work, training_flops
 from model.presets import preset
 from model.revilm import ReViLM
 from model.sequence import Segment
+from tests.model.small_models import FAMILIES, Family, language_model_config
 
 PRETRAINED = ("special_tokens", "resampler", "gated_cross_attention")
 RETROFITTED = ("text_encoder", "retrieval_cross_attention")
@@ -31,28 +31,13 @@ VISION = VisionConfig(
     resampler=ResamplerConfig(layers=2, latents=8, inner=128),
     gated=GatedCrossAttentionConfig(every=2),
 )
-SHAPES = {
-    "gpt2": LanguageModelConfig(
-        family="gpt2", vocabulary=300, end_of_text=299, positions=64, layers=4, width=128, heads=2
-    ),
-    "llama": LanguageModelConfig(
-        family="llama",
-        vocabulary=300,
-        end_of_text=0,
-        positions=64,
-        layers=4,
-        width=128,
-        heads=4,
-        key_value_heads=2,
-        feed_forward=256,
-        tied=False,
-    ),
-}
 
 
-def model_of(family: str, *, vision: VisionConfig | None = VISION) -> ReViLMConfig:
+def model_of(family: Family, *, vision: VisionConfig | None = VISION) -> ReViLMConfig:
+    """Wide enough for products to outweigh attention."""
+    text = replace(language_model_config(family, vocabulary=300), layers=4, width=128, feed_forward=256)
     retrieval = RetrievalConfig(mode="cross", layers=(2, 4), neighbors=2, caption_tokens=16)
-    return ReViLMConfig(language_model=SHAPES[family], vision=vision, retrieval=retrieval)
+    return ReViLMConfig(language_model=text, vision=vision, retrieval=retrieval)
 
 
 def sample(config: ReViLMConfig, tokens: int, evidence: int, image: torch.Tensor | None) -> Segment:
@@ -83,7 +68,7 @@ def ours(config: ReViLMConfig, batch: Batch, trained: Collection[str]) -> int:
     return sum(training_flops(config, Work.of(batch), trained=trained).values())
 
 
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "trained",
     [
@@ -96,7 +81,7 @@ def ours(config: ReViLMConfig, batch: Batch, trained: Collection[str]) -> int:
     ids=["pretrain", "finetune", "resampler and gated", "gated", "retrieval"],
 )
 def test_a_step_on_videos_and_pictures_has_the_operations_that_torch_counts(
-    family: str, trained: tuple[str, ...]
+    family: Family, trained: tuple[str, ...]
 ) -> None:
     """To the last one, where causal attention is counted in full, as torch does."""
     config, pixels = model_of(family), torch.zeros(2, 3, 32, 32)
@@ -107,8 +92,8 @@ def test_a_step_on_videos_and_pictures_has_the_operations_that_torch_counts(
     assert ours(config, batch, trained) == pytest.approx(expected, rel=0.02)
 
 
-@pytest.mark.parametrize("family", SHAPES)
-def test_layers_before_the_first_trained_one_cost_their_forward_pass_in_retrofit(family: str) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_before_the_first_trained_one_cost_their_forward_pass_in_retrofit(family: Family) -> None:
     config = model_of(family, vision=None)
     batch = collate([[sample(config, 9, 20, None)]] * 2, config)
     full = replace(Work.of(batch), token_pairs=2 * 9 * 9)

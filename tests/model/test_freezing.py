@@ -1,77 +1,42 @@
 """What each stage of training changes, and what it leaves alone."""
 
-from typing import Literal
-
 import pytest
 import torch
 from torch import Tensor
 
-from model.batch import Batch, collate
-from model.config import (
-    GatedCrossAttentionConfig,
-    ImageEncoderConfig,
-    LanguageModelConfig,
-    ResamplerConfig,
-    RetrievalConfig,
-    ReViLMConfig,
-    VisionConfig,
-)
 from model.freezing import Stage, freeze, parameter_table, train_mode, trainable_names
 from model.revilm import ReViLM
-from model.sequence import Chunk, SequenceBuilder
-
-torch.set_num_threads(1)
-
-Mode = Literal["none", "cross", "prefix"]
-SIGHT = {"special_tokens", "resampler", "gated_cross_attention"}
-RETRIEVAL = {"text_encoder", "retrieval_cross_attention"}
-VISION = VisionConfig(
-    encoder=ImageEncoderConfig(image_size=16, patch_size=8, width=32, layers=1, heads=2),
-    resampler=ResamplerConfig(layers=1, latents=4, head_width=16),
-    gated=GatedCrossAttentionConfig(head_width=16),
+from model.sequence import Chunk
+from tests.model.small_models import (
+    FAMILIES,
+    MODES,
+    Family,
+    Mode,
+    batch_of,
+    pair,
+    small_config,
+    with_pixels,
 )
 
-
-class Letters:
-    """Ids of letters; the last of 100 ends a text."""
-
-    begin_of_text = None
-    end_of_text = 99
-
-    def encode(self, text: str) -> list[int]:
-        return [ord(letter) % 99 for letter in text]
+SIGHT = {"special_tokens", "resampler", "gated_cross_attention"}
+RETRIEVAL = {"text_encoder", "retrieval_cross_attention"}
 
 
-def make_model(
-    mode: Mode, *, vision: bool = True, tied: bool = True, family: Literal["gpt2", "llama"] = "gpt2"
-) -> ReViLM:
+def make_model(mode: Mode, *, vision: bool = True, tied: bool = True, family: Family = "gpt2") -> ReViLM:
+    """As a new model begins."""
     torch.manual_seed(0)
-    return ReViLM(
-        ReViLMConfig(
-            language_model=LanguageModelConfig(
-                family=family, vocabulary=100, end_of_text=99, positions=128, layers=2, width=32, heads=2, tied=tied
-            ),
-            vision=VISION if vision else None,
-            retrieval=RetrievalConfig(
-                mode=mode, layers=(2,) if mode == "cross" else (), encoder_layers=1, caption_tokens=16
-            ),
-        )
-    )
-
-
-def make_batch(model: ReViLM) -> Batch:
-    """Two pictures with their neighbours, or for a model without vision the text alone."""
-    builder = SequenceBuilder(model.config, Letters())
-    generator = torch.Generator().manual_seed(1)
-    rows = []
-    for text, neighbors in (("a dog on a beach", ["a dog", "the sea"]), ("two cats", ["cats"])):
-        image = torch.randn(1, 3, 16, 16, generator=generator) if model.config.vision else None
-        rows.append([builder.segment([Chunk(image=image, text=text, neighbors=neighbors)])])
-    return collate(rows, model.config)
+    return ReViLM(small_config(family, mode, tied=tied, vision=vision))
 
 
 def backward(model: ReViLM) -> Tensor:
-    loss: Tensor = model(make_batch(model)).mean()
+    """Of two pictures with their neighbours, or for a model without vision of text alone."""
+    if model.config.vision is None:
+        alone = [Chunk(text="a dog on a beach", neighbors=["a dog"]), Chunk(text="two cats", neighbors=["cats"])]
+        batch = batch_of(model.config, [[[each]] for each in alone])
+    else:
+        shown = [pair(1, "a dog on a beach", "a dog", "the sea"), pair(2, "two cats", "cats")]
+        batch = with_pixels(batch_of(model.config, [[[each]] for each in shown]))
+    loss: Tensor = model(batch).mean()
     loss.backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
@@ -95,8 +60,9 @@ def test_names_of_retrofit() -> None:
     norm_and_products = [
         f"{part}.{kind}" for part in ("norm", "query", "key_value", "output") for kind in ("weight", "bias")
     ]
-    block = [
-        f"text_encoder.blocks.0.{part}.{kind}"
+    blocks = [
+        f"text_encoder.blocks.{number}.{part}.{kind}"
+        for number in (0, 1)
         for part in (
             "attention_norm",
             "attention.queries_keys_values",
@@ -107,7 +73,7 @@ def test_names_of_retrofit() -> None:
         )
         for kind in ("weight", "bias")
     ]
-    due = block + [f"retrieval_cross_attention.2.{name}" for name in norm_and_products]
+    due = blocks + [f"retrieval_cross_attention.{number}.{name}" for number in (2, 3) for name in norm_and_products]
     assert trainable_names(make_model("cross", vision=False), "retrofit") == due
 
 
@@ -118,9 +84,9 @@ def test_names_of_pretrain() -> None:
     resampler = ["patch_norm.weight", "patch_norm.bias", "latent_norm.weight", "latent_norm.bias", *products, *dense]
     due = {"special_tokens.table", "special_tokens.head"}
     due |= {"resampler.latents", "resampler.time", "resampler.norm.weight", "resampler.norm.bias"}
-    due |= {f"resampler.layers.0.{name}" for name in resampler}
-    due |= {f"gated_cross_attention.{number}.{name}" for number in (1, 2) for name in gated}
-    for mode in ("none", "cross", "prefix"):
+    due |= {f"resampler.layers.{number}.{name}" for number in (0, 1) for name in resampler}
+    due |= {f"gated_cross_attention.{number}.{name}" for number in (1, 2, 3) for name in gated}
+    for mode in MODES:
         assert set(trainable_names(make_model(mode, tied=False), "pretrain")) == due
 
 
@@ -137,9 +103,9 @@ def test_names_of_pretrain() -> None:
         ("cross", "retrofit", False, RETRIEVAL),
     ],
 )
-@pytest.mark.parametrize("family", ["gpt2", "llama"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_reach_exactly_the_names_of_the_stage(
-    family: Literal["gpt2", "llama"], mode: Mode, stage: Stage, train_retrieval: bool, parts: set[str]
+    family: Family, mode: Mode, stage: Stage, train_retrieval: bool, parts: set[str]
 ) -> None:
     model = make_model(mode, vision=stage != "retrofit", tied=family == "gpt2", family=family)
     backward(model)  # what is there already has to go

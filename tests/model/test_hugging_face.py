@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from model.hugging_face import read_config, read_language_model, write_language_
 from model.key_value_cache import CacheView, KeyValueCache
 from model.language_model import LanguageModel, TextView
 from model.tokenizer import Tokenizer, check_fits
+from tests.model.small_models import FAMILIES, language_model_config
 
 GPT2: dict[str, Any] = {"vocab_size": 61, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 4}
 LLAMA: dict[str, Any] = {
@@ -36,37 +38,12 @@ THEIRS = {
         LLAMA | {"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}, "rms_norm_eps": 0.1},
     ),
 }
+GPT2_CONFIG, LLAMA_CONFIG = (replace(language_model_config(each, vocabulary=61), end_of_text=7) for each in FAMILIES)
 OURS = {
-    "gpt2": LanguageModelConfig(
-        family="gpt2", vocabulary=61, end_of_text=7, positions=32, layers=2, width=32, heads=4, norm_epsilon=0.01
-    ),
-    "gpt2 untied": LanguageModelConfig(
-        family="gpt2",
-        vocabulary=61,
-        end_of_text=7,
-        positions=32,
-        layers=2,
-        width=32,
-        heads=2,
-        feed_forward=56,
-        tied=False,
-    ),
-    "llama": LanguageModelConfig(
-        family="llama", vocabulary=61, end_of_text=7, positions=32, layers=2, width=32, heads=4, tied=False
-    ),
-    "llama tied, grouped": LanguageModelConfig(
-        family="llama",
-        vocabulary=61,
-        end_of_text=7,
-        positions=32,
-        layers=2,
-        width=48,
-        heads=4,
-        key_value_heads=2,
-        feed_forward=40,
-        norm_epsilon=0.01,
-        rotary_base=500.0,
-    ),
+    "gpt2": replace(GPT2_CONFIG, norm_epsilon=0.01),
+    "gpt2 untied, narrow feed-forward": replace(GPT2_CONFIG, feed_forward=56, tied=False),
+    "llama, grouped": LLAMA_CONFIG,
+    "llama tied": replace(LLAMA_CONFIG, key_value_heads=None, tied=True, norm_epsilon=0.01, rotary_base=500.0),
 }
 IDS = torch.tensor(
     [[5, 9, 60, 0, 31, 31, 2, 18, 44, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], [33, 0, 0, 12, 7, 3, 1, 2, 8, 9]]
@@ -136,13 +113,13 @@ def retensor(folder: Path, change: Any) -> None:
 
 @pytest.fixture
 def llama_folder(tmp_path: Path) -> Path:
-    write_language_model(tmp_path, randomised(LanguageModel(OURS["llama"])))
+    write_language_model(tmp_path, randomised(LanguageModel(LLAMA_CONFIG)))
     return tmp_path
 
 
 @pytest.fixture
 def gpt2_folder(tmp_path: Path) -> Path:
-    write_language_model(tmp_path, randomised(LanguageModel(OURS["gpt2"])))
+    write_language_model(tmp_path, randomised(LanguageModel(GPT2_CONFIG)))
     return tmp_path
 
 
@@ -330,16 +307,14 @@ def test_a_cut_file_is_named(llama_folder: Path) -> None:
 def test_a_write_that_fails_leaves_the_folder_as_it_was(llama_folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in llama_folder.iterdir()}
     with torch.device("meta"):
-        without_weights = LanguageModel(OURS["llama tied, grouped"])
+        without_weights = LanguageModel(OURS["llama tied"])
     with pytest.raises((RuntimeError, NotImplementedError)):
         write_language_model(llama_folder, without_weights)
     assert {path.name: path.read_bytes() for path in llama_folder.iterdir()} == before
 
 
 def test_grouped_heads_are_not_written_as_gpt2(tmp_path: Path) -> None:
-    config = LanguageModelConfig(
-        family="gpt2", vocabulary=9, end_of_text=0, positions=8, layers=1, width=8, heads=4, key_value_heads=2
-    )
+    config = replace(GPT2_CONFIG, key_value_heads=2)
     with pytest.raises(ValueError, match="key_value_heads is 2; allowed in a GPT-2 folder is 4"):
         write_language_model(tmp_path, LanguageModel(config))
 

@@ -36,6 +36,7 @@ from tests.model.small_models import (
     samples,
     small_config,
     small_model,
+    with_pixels,
 )
 
 every_model = pytest.mark.parametrize(("family", "mode"), [(family, mode) for family in FAMILIES for mode in MODES])
@@ -387,17 +388,10 @@ def gradients_of(model: ReViLM, loss: Tensor) -> dict[str, Tensor | None]:
     return {name: weight.grad for name, weight in model.named_parameters()}
 
 
-def batch_with_pixels(config: ReViLMConfig) -> Batch:
-    batch = batch_of(config, [samples()])
-    frames = sum(batch.frames)
-    pixels = torch.randn(frames, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    return replace(batch, patches=None, pixels=pixels)
-
-
 @every_model
 def test_every_weight_has_a_use(family: Family, mode: Mode) -> None:
     model = small_model(small_config(family, mode, prefix_loss=0.5 if mode == "prefix" else 0.0)).train()
-    found = gradients_of(model, model(batch_with_pixels(model.config)).mean(0.5))
+    found = gradients_of(model, model(with_pixels(one_row(model.config))).mean(0.5))
     assert [name for name, gradient in found.items() if gradient is None or not gradient.abs().sum() > 0] == []
 
 
@@ -420,7 +414,7 @@ def test_a_batch_without_a_target_has_a_loss_of_zero_and_gradients_of_zero() -> 
 @pytest.mark.parametrize("mode", ["cross", "prefix"])
 def test_recomputed_layers_give_the_same_loss_and_gradients(mode: Mode) -> None:
     model = small_model(small_config("llama", mode, dropout=0.3)).train()
-    batch = batch_with_pixels(model.config)
+    batch = with_pixels(one_row(model.config))
 
     def step(recompute: Literal["none", "layers"]) -> tuple[Tensor, dict[str, Tensor | None]]:
         torch.manual_seed(0)
@@ -456,7 +450,7 @@ def test_bf16_agrees_with_fp32_within_3_percent_of_the_largest_logit_and_half_a_
 def test_compiled_it_has_the_same_loss_and_gradients(family: Family, mode: Mode) -> None:
     model = small_model(small_config(family, mode))
     compiled: Callable[[Batch], Loss] = torch.compile(model)
-    batch = batch_with_pixels(model.config)
+    batch = with_pixels(one_row(model.config))
     loss, compiled_loss = model(batch).mean(), compiled(batch).mean()
     assert torch.isclose(compiled_loss, loss, rtol=1e-5)
     due, found = gradients_of(model, loss), gradients_of(model, compiled_loss)

@@ -24,6 +24,7 @@ from tests.model.small_models import (
     MODES,
     NEIGHBOR,
     PAD,
+    VOCABULARY,
     Letters,
     Mode,
     language_model_config,
@@ -285,3 +286,9 @@ def test_pictures_of_other_shapes_are_refused_with_the_shapes_that_are_allowed(s
     chunks = [Chunk(image=torch.zeros(shape), text="dog") for shape in shapes]
     with pytest.raises(ValueError, match=r"\(.*(\d+, )+\d+\).*allowed is \(frames, 3, H, W\).*\(frames, 4, 16\)"):
         collated(small_config(), [chunks])
+
+
+def test_a_tokenizer_that_does_not_fit_the_table_is_refused_before_a_sample_is_built() -> None:
+    for size in (VOCABULARY + 1, VOCABULARY - 1):
+        with pytest.raises(ValueError, match="the tokenizer"):
+            SequenceBuilder(small_config(), Letters(size=size))

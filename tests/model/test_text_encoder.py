@@ -32,7 +32,7 @@ def test_it_begins_as_the_decoders_first_layers_without_their_causal_mask(family
     encoder = small_encoder(family, layers=language_model.config.layers)
     encoder.start_from(language_model)
     positions = torch.arange(7).expand(1, 7)
-    due = language_model(language_model.table(TOKENS[:1]), TextView(positions, bidirectional=True))
+    due = language_model(language_model.table(TOKENS[:1]), TextView(positions, KEEP[:1, None, None]))
     encoded = encoder(TOKENS[:1], KEEP[:1], language_model)
     assert close(language_model.logits(language_model.norm(encoded)), due, within=1e-5)
     two = TextEncoder(language_model.config, 2)
