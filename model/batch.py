@@ -41,9 +41,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         moved: dict[str, Any] = {
-            name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value.to(device)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor | Routing)
+            name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor | Routing)
         }
         return replace(self, **moved)
 

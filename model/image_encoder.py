@@ -3,9 +3,7 @@
 Shapes: N pictures of H × W px, S patch tokens row by row from the top left, E visual width, h heads of width w.
 """
 
-import copy
 from collections import OrderedDict
-from dataclasses import replace
 from math import isqrt
 
 import torch
@@ -96,24 +94,9 @@ class ImageEncoder(nn.Module):
             for side in pixels.shape[-2:]:
                 check_image_size(side, self.config.patch_size)
             raise ValueError(
-                f"pixels are {tuple(pixels.shape)}; the encoder takes (N, 3, {size}, {size}), "
-                "and model.image_encoder.at_size makes one of another size"
+                f"pixels are {tuple(pixels.shape)}; the encoder takes (N, 3, {size}, {size}). Load the model with "
+                "another vision.encoder.image_size for another size"
             )
-
-
-def at_size(encoder: ImageEncoder, image_size: int) -> ImageEncoder:
-    """A copy of the encoder for pictures of image_size px, the grid of its positions interpolated.
-
-    Raises ValueError, naming the two nearest sizes, where image_size is no multiple of the patch.
-    """
-    config = replace(encoder.config, image_size=image_size)
-    positions = encoder.positional_embedding
-    resized = copy.deepcopy(encoder)
-    resized.config = config
-    resized.positional_embedding = nn.Parameter(
-        resize_positions(positions.detach(), config.grid), positions.requires_grad
-    )
-    return resized
 
 
 def resize_positions(positions: Tensor, grid: int) -> Tensor:

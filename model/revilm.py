@@ -88,7 +88,8 @@ class ReViLM(nn.Module):
         targets, retrieved = (
             each.flatten()[batch.predicting] for each in (batch.targets, batch.retrieved.roll(-1, dims=1))
         )
-        return caption_loss(self.logits(hidden.flatten(0, 1)[batch.predicting]), targets, retrieved)
+        logits = self.logits(hidden.flatten(0, 1)[batch.predicting])
+        return caption_loss(logits, targets, retrieved, self.config.retrieval.prefix_loss)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) int64 → (B, T, D)."""

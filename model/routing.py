@@ -49,4 +49,4 @@ class Routing:
         return torch.cat((flat.new_zeros(1, flat.shape[1]), flat))[self.place]
 
     def to(self, device: torch.device | str) -> "Routing":
-        return Routing(self.position.to(device, non_blocking=True), self.place.to(device, non_blocking=True))
+        return Routing(self.position.to(device), self.place.to(device))

@@ -108,6 +108,8 @@ class SequenceBuilder:
             raise ValueError("a sample without a chunk; allowed is one at least")
         allowed = self.config.retrieval.neighbors
         for number, chunk in enumerate(chunks):
+            if isinstance(chunk.neighbors, str):
+                raise ValueError(f"the neighbours of chunk {number} are one text; they should be a list of captions")
             found = len(chunk.neighbors)
             if self.config.retrieval.mode != "none" and found > allowed:
                 raise ValueError(f"chunk {number} has {found} neighbours; the model's retrieval.neighbors is {allowed}")

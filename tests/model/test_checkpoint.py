@@ -15,7 +15,7 @@ from torch import Tensor
 from model.checkpoint import from_pretrained, save_pretrained, tensors_digest
 from model.config import ReViLMConfig
 from model.hugging_face import write_language_model
-from model.image_encoder import at_size
+from model.image_encoder import ImageEncoder
 from model.revilm import ReViLM
 from model.sequence import Chunk
 from model.tokenizer import Tokenizer
@@ -264,7 +264,7 @@ def test_pickled_weights_are_refused_by_name(saved: Path) -> None:
 def test_a_part_of_another_shape_than_the_configuration_is_not_saved(tmp_path: Path) -> None:
     model = small_model(config_of())
     assert model.image_encoder is not None
-    model.image_encoder = at_size(model.image_encoder, 32)
+    model.image_encoder = ImageEncoder(replace(model.image_encoder.config, image_size=32))
     with pytest.raises(
         ValueError, match=re.escape("image_encoder.positional_embedding is [17, 16] and should be [5, 16]")
     ):

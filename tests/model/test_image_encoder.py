@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.config import ImageEncoderConfig
-from model.image_encoder import ImageEncoder, at_size
+from model.image_encoder import ImageEncoder
 from model.open_clip_weights import config_of, read_weights
 from stages.embed.torchvision_guard import make_torchvision_importable
 
@@ -83,19 +83,11 @@ def test_at_another_size_it_is_open_clips_with_resized_positions(tmp_path: Path,
     weights = clip.state_dict()
     resize_pos_embed(weights, larger)
     larger.load_state_dict(weights)
-    resized = at_size(read_weights(config, file_of(clip, tmp_path)), size)
+    resized = read_weights(replace(config, image_size=size), file_of(clip, tmp_path))
     assert torch.equal(resized.positional_embedding, larger.visual.positional_embedding)
     pixels = noise(1, 3, size, size)
     _, tokens = larger.visual(pixels)
     torch.testing.assert_close(resized(pixels), tokens, rtol=0, atol=1e-5)
-
-
-@torch.no_grad()
-def test_a_file_of_another_size_is_read_as_the_encoder_of_that_size_resized(tmp_path: Path) -> None:
-    file = file_of(clip_like(TINY), tmp_path)
-    read, resized = read_weights(replace(TINY, image_size=48), file), at_size(read_weights(TINY, file), 48)
-    pixels = noise(1, 3, 48, 48)
-    assert torch.equal(read(pixels), resized(pixels))
 
 
 @torch.no_grad()
@@ -105,18 +97,6 @@ def test_half_precision_files_are_read_into_float32(tmp_path: Path) -> None:
     _, tokens = clip.float().visual(noise(1, 3, 32, 32))
     torch.testing.assert_close(encoder(noise(1, 3, 32, 32)), tokens, rtol=0, atol=1e-5)
     assert {weight.dtype for weight in encoder.parameters()} == {torch.float32}
-
-
-def test_resizing_leaves_the_encoder_as_it_was() -> None:
-    encoder = tiny_encoder().requires_grad_(requires_grad=False)
-    before = encoder.positional_embedding.clone()
-    resized = at_size(encoder, 64)
-    assert not any(weight.requires_grad for weight in resized.parameters())
-    with torch.no_grad():
-        for weight in resized.parameters():
-            weight.zero_()
-    assert encoder.config == TINY
-    assert torch.equal(encoder.positional_embedding, before)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +109,8 @@ def test_named_towers_have_open_clips_parameters_but_the_projection(
     with torch.device("meta"):
         encoder = ImageEncoder(config_of(name))
         assert encoder(torch.empty(2, 3, 224, 224)).shape == (2, tokens, encoder.config.width)
-        assert at_size(encoder, large)(torch.empty(1, 3, large, large)).shape[1] == large_tokens
+        larger = ImageEncoder(config_of(name, large))
+        assert larger(torch.empty(1, 3, large, large)).shape[1] == large_tokens
     theirs = {name: weight.shape for name, weight in named_tower(name).named_parameters()}
     assert round(sum(shape.numel() for shape in theirs.values()) / 1e6, 2) == millions
     theirs.pop("proj")
@@ -210,7 +191,7 @@ def test_a_size_that_cuts_patches_is_refused_naming_the_nearest() -> None:
     with pytest.raises(ValueError, match="480 px is no multiple of the patch of 14 px; take 476 or 490"):
         config_of("ViT-L-14", image_size=480)
     with pytest.raises(ValueError, match="30 px is no multiple of the patch of 8 px; take 24 or 32"):
-        at_size(tiny_encoder(), 30)
+        replace(TINY, image_size=30)
 
 
 @pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "ViT-S-16", "ViT-bigG-14", "ViT-g-14", "coca_base"])

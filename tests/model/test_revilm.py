@@ -391,7 +391,7 @@ def gradients_of(model: ReViLM, loss: Tensor) -> dict[str, Tensor | None]:
 @every_model
 def test_every_weight_has_a_use(family: Family, mode: Mode) -> None:
     model = small_model(small_config(family, mode, prefix_loss=0.5 if mode == "prefix" else 0.0)).train()
-    found = gradients_of(model, model(with_pixels(one_row(model.config))).mean(0.5))
+    found = gradients_of(model, model(with_pixels(one_row(model.config))).mean())
     assert [name for name, gradient in found.items() if gradient is None or not gradient.abs().sum() > 0] == []
 
 
@@ -472,7 +472,7 @@ def test_sharded_by_fsdp_it_has_the_same_gradients_with_pictures_and_without(fam
             fully_shard(part, mesh=init_device_mesh("cpu", (1,)))
             for method in methods:  # besides forward
                 register_fsdp_forward_method(part, method)
-        for batch in (batch_with_pixels(model.config), batch_of(model.config, [[[Chunk(text="only words")]]])):
+        for batch in (with_pixels(one_row(model.config)), batch_of(model.config, [[[Chunk(text="only words")]]])):
             sharded.zero_grad()  # not between forward and backward, where the weights are whole
             due, found = (gradients_of(each, each(batch).mean()) for each in (model, sharded))
             whole = {name: each if each is None else each.full_tensor() for name, each in found.items()}  # type: ignore[attr-defined]

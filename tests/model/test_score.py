@@ -7,7 +7,18 @@ from model.batch import Batch, collate
 from model.generate import generate
 from model.revilm import ReViLM
 from model.score import log_likelihood
-from tests.model.small_models import END, END_OF_CHUNK, FAMILIES, Family, Mode, prompts, small_config, small_model
+from model.sequence import Chunk, SequenceBuilder
+from tests.model.small_models import (
+    END,
+    END_OF_CHUNK,
+    FAMILIES,
+    Family,
+    Letters,
+    Mode,
+    prompts,
+    small_config,
+    small_model,
+)
 
 
 def prompt_batch(model: ReViLM) -> Batch:
@@ -45,9 +56,9 @@ def test_continuations_beyond_one_row_are_scored_alike() -> None:
 
 
 def test_a_prompt_that_fills_all_positions_may_stand_beside_one_that_continues() -> None:
-    model = decisive("gpt2")
-    full = SequenceBuilder(model.config, Letters()).segment([Chunk(text="x" * 63, ends=False)])
-    found = log_likelihood(model, collate([[full], [prompts(model)[0]]], model.config), [[[]], [[3, 4]]])
+    model = small_model(small_config())
+    full = SequenceBuilder(model.config, Letters(), text_tokens=160).segment([Chunk(text="x" * 159, ends=False)])
+    found = log_likelihood(model, collate([[full], [prompts(model.config)[0]]], model.config), [[[]], [[3, 4]]])
     assert found[0].tolist() == [0.0]
     assert float(found[1]) == pytest.approx(of_the_joined_sequence(model, 0, [3, 4]), rel=1e-5)
 
