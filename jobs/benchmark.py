@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""What the frame and the stages cost, as ratios to a bound or a peer in the same run. Prints tables in Markdown.
+"""What frame, stages and model cost, as ratios to a bound or a peer in the same run. Prints tables in Markdown.
 
 frame      scheduling and committing, beside a bare window of tasks (1 minute)
 resume     the start of a run that is finished (3 minutes)
@@ -10,6 +10,9 @@ exact      exact search beside torch.mm (8 minutes)
 captions   the index over real captions' vectors (3 minutes, once 15 more to embed them)
 index      the index over 1 and 5 million vectors, beside FAISS and autofaiss (an hour)
 interleave mining of five-pair samples beside plain products, FAISS and torch.mm (75 minutes)
+model      a step of pretraining by part, with retrieval and packed beside without; on a GPU its rate (9 minutes)
+decoding   beam search with and without the cache (6 minutes)
+flamingo   resampler and gated layers beside open_flamingo's (4 minutes)
 """
 
 import argparse
@@ -19,11 +22,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from trials.benchmarks.captions import captions
+from trials.benchmarks.decoding import decoding
 from trials.benchmarks.embedding import embed
 from trials.benchmarks.exact import exact
+from trials.benchmarks.flamingo import flamingo
 from trials.benchmarks.frame import frame
 from trials.benchmarks.index import index
 from trials.benchmarks.interleave import interleave
+from trials.benchmarks.model import model
 from trials.benchmarks.recovery import recovery
 from trials.benchmarks.scale import resume, scale
 
@@ -37,6 +43,9 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "captions": captions,
     "index": index,
     "interleave": interleave,
+    "model": model,
+    "decoding": decoding,
+    "flamingo": flamingo,
 }
 
 

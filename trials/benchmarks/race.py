@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import threadpool_limits
 
-from trials.benchmarks.clock import seconds
+from trials.benchmarks.clock import cpu_seconds, seconds
 
 Works = Mapping[str, tuple[Callable[[], object], int]]
 """What is done, and for how many queries, by name."""
@@ -35,6 +35,15 @@ def raced(works: Works, rows: int, repetitions: int) -> Times:
     for _ in range(repetitions):
         for name, (do, queries) in works.items():
             times[name].append(1e9 * seconds(do) / queries / rows)
+    return times
+
+
+def in_turns(works: Mapping[str, Callable[[], object]], repetitions: int) -> Mapping[str, Sequence[float]]:
+    """CPU seconds of each, one after the other, and again."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repetitions):
+        for name, do in works.items():
+            times[name].append(cpu_seconds(do))
     return times
 
 
