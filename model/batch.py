@@ -1,11 +1,12 @@
 """Rows of samples as tensors: which text, picture and neighbours every text position looks at.
 
-Shapes: B rows, T text positions, N pictures or videos of ΣF frames, M sets of neighbours of W tokens, S patch tokens of
-width E.
+Shapes: B rows, T text positions, N pictures or videos of F frames at most, ΣF in all, M sets of neighbours of W tokens,
+S patch tokens of width E.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ class Batch:
     evidence_set: Tensor  # (B, T) int64: likewise the set of neighbours, 0…M − 1
     image_routing: Routing
     evidence_routing: Routing
-    frames: list[int]  # (N)
+    frames: Tensor  # (N, F) int64: the frames of every picture, 0…ΣF − 1, −1 after its last
     pixels: Tensor | None  # (ΣF, 3, H, W)
     patches: Tensor | None  # (ΣF, S, E), in place of pixels
     evidence: Tensor  # (M, W) int64, padded on the right with any id
@@ -152,10 +153,10 @@ def _evidence_of(rows: Sequence[Sequence[Segment]], phi: Tensor, segments: Tenso
     return source, sets
 
 
-def _pictures(images: list[Tensor], config: ReViLMConfig) -> tuple[Tensor | None, Tensor | None, list[int]]:
-    """Pixels or patch tokens of all pictures, one after the other, and the frames of each."""
+def _pictures(images: list[Tensor], config: ReViLMConfig) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Pixels or patch tokens of all pictures, one after the other, and which of the frames each has."""
     if not images:
-        return None, None, []
+        return None, None, _padded([], 0)
     if config.vision is None:
         raise ValueError("a sample holds a picture, but the model's configuration has no vision")
     tower, shape = config.vision.encoder, images[0].shape[1:]
@@ -168,5 +169,6 @@ def _pictures(images: list[Tensor], config: ReViLMConfig) -> tuple[Tensor | None
             f"(frames, {tower.grid**2}, {tower.width}), with a frame at least and one size in a batch"
         )
     together = torch.cat(images)
-    frames = [len(image) for image in images]
+    ends = accumulate(map(len, images))
+    frames = _padded([list(range(end - len(image), end)) for image, end in zip(images, ends, strict=True)], -1)
     return (together, None, frames) if pixels else (None, together, frames)

@@ -41,7 +41,7 @@ class Work:
             token_pairs=int((batch.positions[real] + 1).sum()),
             targets=int((batch.targets != IGNORED).sum()),
             images=len(batch.frames),
-            frames=sum(batch.frames),
+            frames=int((batch.frames >= 0).sum()),
             encoded_frames=0 if batch.pixels is None else len(batch.pixels),
             image_readers=int((batch.image >= 0).sum()),
             evidence=int(lengths.sum()),

@@ -1,14 +1,12 @@
 """Perceiver resampler: any number of patch tokens → a fixed number of latents (Flamingo fig. 5).
 
-Shapes: N pictures or videos, F frames (one of each picture), S patch tokens a frame, E visual width, R latents.
+Shapes: N pictures or videos, F frames of the longest (a picture has 1), S patch tokens a frame, E visual width,
+R latents.
 """
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from model.attention import attend, split_heads
 from model.config import ResamplerConfig
@@ -49,32 +47,27 @@ class PerceiverResampler(nn.Module):
         self.layers = nn.ModuleList(ResamplerLayer(config, width) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, patches: Tensor, frames: Sequence[int]) -> Tensor:
-        """patches (ΣF, S, E), the frames of all pictures one after the other; frames: how many each has → (N, R, E)."""
-        patches = patches + self.time_of(frames)[:, None]
+    def forward(self, patches: Tensor, frames: Tensor) -> Tensor:
+        """patches (ΣF, S, E), the frames of all pictures; frames (N, F) int64: which of them each picture has, −1 after
+        its last → (N, R, E)."""
+        real = frames >= 0
+        # A missing frame is hidden by the mask, but through a mask another picture's NaN would come.
+        patches = patches[torch.where(real, frames, frames[:, :1])] + self.time_of(real)[:, :, None]
         mask = None
-        if len(set(frames)) > 1:
-            counts = torch.tensor(frames, device=patches.device) * patches.shape[1]
-            patches = pad_sequence(
-                [video.flatten(0, 1) for video in torch.split(patches, list(frames))], batch_first=True
-            )
-            real = torch.arange(patches.shape[1], device=patches.device) < counts[:, None]
-            mask = F.pad(real, (0, len(self.latents)), value=True)[:, None, None]
-        else:
-            length = max(frames, default=1) * patches.shape[1]
-            patches = patches.reshape(len(frames), length, patches.shape[2])
-        latents = self.latents.expand(len(frames), -1, -1)
+        if frames.shape[1] > 1:
+            seen = real.repeat_interleave(patches.shape[2], dim=1)
+            mask = F.pad(seen, (0, len(self.latents)), value=True)[:, None, None]
+        patches, latents = patches.flatten(1, 2), self.latents.expand(len(frames), -1, -1)
         for layer in self.layers:
             latents = layer(latents, patches, mask)
         return self.norm(latents)  # type: ignore[no-any-return]
 
-    def time_of(self, frames: Sequence[int]) -> Tensor:
-        """The time embedding of every frame (ΣF, E): the first rows of the table, or all of it stretched linearly over
-        a video that is longer. A picture is the first frame of a video of one."""
-        table = {count: self._stretched(count) for count in set(frames)}
-        return torch.cat([self.time[:0], *(table[count] for count in frames)])
-
-    def _stretched(self, frames: int) -> Tensor:
-        if frames <= len(self.time):
-            return self.time[:frames]
-        return F.interpolate(self.time.T[None], size=frames, mode="linear", align_corners=True)[0].T
+    def time_of(self, real: Tensor) -> Tensor:
+        """real (N, F) bool: the frames that there are → the time embedding of each (N, F, E): the first rows of the
+        table, or all of it stretched linearly over a video that is longer. A picture is the first frame of a video of
+        one."""
+        last, end = real.sum(1, keepdim=True) - 1, len(self.time) - 1
+        at = torch.arange(real.shape[1], device=real.device).expand_as(real)
+        row = torch.where(last > end, at * end / last.clamp(min=1), at).clamp(max=end)
+        low = row.long()
+        return torch.lerp(self.time[low], self.time[(low + 1).clamp(max=end)], (row - low)[..., None])

@@ -166,7 +166,7 @@ def batch_of(config: ReViLMConfig, rows: Sequence[Sequence[Sequence[Chunk]]]) ->
 
 def with_pixels(batch: Batch) -> Batch:
     """Random ones in place of the patch tokens, so that the image encoder takes part."""
-    pixels = torch.randn(sum(batch.frames), 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    pixels = torch.randn(int((batch.frames >= 0).sum()), 3, 16, 16, generator=torch.Generator().manual_seed(0))
     return replace(batch, patches=None, pixels=pixels)
 
 

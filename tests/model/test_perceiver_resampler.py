@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from model.config import ResamplerConfig
 from model.perceiver_resampler import PerceiverResampler
@@ -19,7 +20,14 @@ def small_resampler() -> PerceiverResampler:
 @torch.no_grad()
 def latents_of(resampler: PerceiverResampler, *videos: Tensor) -> Tensor:
     """(N, R, E)."""
-    return resampler(torch.cat(videos), [len(video) for video in videos])  # type: ignore[no-any-return]
+    return resampler(torch.cat(videos), frames_of(*map(len, videos)))  # type: ignore[no-any-return]
+
+
+def frames_of(*counts: int) -> Tensor:
+    """(N, F): so many frames each, one video after the other."""
+    last = torch.tensor(counts).cumsum(0)
+    rows = [torch.arange(int(end) - count, int(end)) for count, end in zip(counts, last, strict=True)]
+    return pad_sequence(rows, batch_first=True, padding_value=-1)
 
 
 def test_latents_look_at_the_patches_and_at_themselves() -> None:
@@ -85,20 +93,24 @@ def test_latents_in_another_order_come_out_in_that_order() -> None:
 def test_a_short_video_takes_the_first_times_and_a_long_one_stretches_them() -> None:
     resampler = small_resampler()
     one, two, three = resampler.time
-    assert torch.equal(resampler.time_of([1, 2, 3]), torch.stack([one, one, two, one, two, three]))
+    found = resampler.time_of(frames_of(1, 2, 3, 5) >= 0)
+    assert torch.equal(found[0, 0], one)
+    assert torch.equal(found[1, :2], torch.stack([one, two]))
+    assert torch.equal(found[2, :3], resampler.time)
     stretched = torch.stack([one, (one + two) / 2, two, (two + three) / 2, three])
-    assert close(resampler.time_of([5]), stretched, within=1e-6)
+    assert close(found[3], stretched, within=1e-6)
 
 
 def test_a_picture_that_is_not_a_number_spoils_no_other() -> None:
-    found = latents_of(small_resampler(), torch.full_like(picture(1), torch.nan), picture(2, frames=2))
+    nan = torch.full_like(picture(1), torch.nan)
+    found = latents_of(small_resampler(), nan, picture(2, frames=2), picture(3))
     assert found[0].isnan().all()
-    assert found[1].isfinite().all()
+    assert found[1:].isfinite().all()
 
 
 def test_without_a_picture_there_are_no_latents_and_gradients_of_zero() -> None:
     resampler = small_resampler()
-    found = resampler(torch.zeros(0, 4, VISUAL_WIDTH), [])
+    found = resampler(torch.zeros(0, 4, VISUAL_WIDTH), torch.zeros(0, 0, dtype=torch.int64))
     assert found.shape == (0, 4, VISUAL_WIDTH)
     found.sum().backward()
     assert all(weight.grad is not None and not weight.grad.any() for weight in resampler.parameters())

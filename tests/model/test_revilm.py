@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -479,6 +479,22 @@ def test_sharded_by_fsdp_it_has_the_same_gradients_with_pictures_and_without(fam
             torch.testing.assert_close(whole, due, rtol=0, atol=1e-5)
     finally:
         distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it compiles
+def test_batches_of_any_number_of_pictures_share_a_graph() -> None:
+    model, graphs = small_model(small_config(mode="cross")), []
+
+    def backend(graph: Any, inputs: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward  # type: ignore[no-any-return]
+
+    compiled: Callable[[Batch], Loss] = torch.compile(model, backend=backend)
+    for count in range(2, 7):
+        batch = batch_of(model.config, [[[pair(each, "a dog" + "s" * each, "cats")]] for each in range(count)])
+        assert torch.isclose(compiled(batch).mean(), model(batch).mean(), rtol=1e-5)
+    assert len(graphs) == 2  # of the first shapes, and of any
 
 
 # ---- bad input ----

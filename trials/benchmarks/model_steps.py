@@ -125,7 +125,7 @@ def _by_part(model: ReViLM, batch: Batch, laps: Laps) -> float:
         batch = replace(batch, patches=model.patches_of(batch), pixels=None)
     assert batch.patches is not None
     unread = replace(batch, evidence=batch.evidence[:0], evidence_mask=batch.evidence_mask[:0])
-    unseen = replace(batch, patches=batch.patches[:0], frames=[])
+    unseen = replace(batch, patches=batch.patches[:0], frames=batch.frames[:0])
     with laps.of("resampler, keys and values"):
         seen = model.condition(unread)
     with laps.of("text encoder, keys and values, frozen"):
