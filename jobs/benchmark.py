@@ -12,7 +12,7 @@ index      the index over 1 and 5 million vectors, beside FAISS and autofaiss (a
 interleave mining of five-pair samples beside plain products, FAISS and torch.mm (75 minutes)
 model      a step of pretraining by part, with retrieval and packed beside without; on a GPU its rate (9 minutes)
 decoding   beam search with and without the cache (6 minutes)
-flamingo   resampler and gated layers beside open_flamingo's (4 minutes)
+flamingo   resampler and gated layers beside open_flamingo's (5 minutes)
 """
 
 import argparse

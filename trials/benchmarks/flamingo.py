@@ -20,8 +20,8 @@ PACKAGES = ("open_flamingo==2.0.1", "einops==0.8.2", "einops_exts==0.0.4")
 @dataclass(frozen=True)
 class Sizes:
     preset: str = "base"
-    samples: Sequence[tuple[int, int]] = ((16, 1), (3, 5))  # so many of so many pictures each
-    repetitions: int = 5
+    samples: Sequence[tuple[int, int]] = ((32, 1), (6, 5))  # so many of so many pictures each
+    repetitions: int = 3
 
 
 def flamingo(sizes: Sizes = Sizes()) -> Iterator[Line]:
