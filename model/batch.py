@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model.config import ReViLMConfig
 from model.routing import Routing
-from model.sequence import Segment
+from model.sequence import Segment, pack
 
 IGNORED = -100
 """The target of a position without a loss."""
@@ -38,6 +38,7 @@ class Batch:
     patches: Tensor | None  # (ΣF, S, E), in place of pixels
     evidence: Tensor  # (M, W) int64, padded on the right with any id
     evidence_mask: Tensor  # (M, W) bool; every set has a token
+    evidence_rows: Routing  # of the M·W tokens to packed rows, in which they are encoded without padding
     packed: bool  # a row holds several segments
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -83,6 +84,7 @@ def collate(rows: Sequence[Sequence[Segment]], config: ReViLMConfig) -> Batch:
         patches=patches,
         evidence=_padded(evidence, 0),
         evidence_mask=_padded([[1] * len(each) for each in evidence], 0).bool(),
+        evidence_rows=_packed(evidence),
         packed=any(len(row) > 1 for row in rows),
     )
 
@@ -151,6 +153,14 @@ def _evidence_of(rows: Sequence[Sequence[Segment]], phi: Tensor, segments: Tenso
                     source[row, seen] = len(sets)
                     sets.append(evidence)
     return source, sets
+
+
+def _packed(evidence: list[list[int]]) -> Routing:
+    """Sets of neighbours to as few rows of the longest one's length as they fit into."""
+    lengths = [len(each) for each in evidence]
+    rows = pack(lengths, max(lengths, default=0))
+    row_of = {number: row for row, members in enumerate(rows) for number in members}
+    return Routing.of(_padded([[row_of[number]] * length for number, length in enumerate(lengths)], -1), len(rows))
 
 
 def _pictures(images: list[Tensor], config: ReViLMConfig) -> tuple[Tensor | None, Tensor | None, Tensor]:

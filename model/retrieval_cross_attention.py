@@ -27,9 +27,10 @@ class RetrievalCrossAttention(nn.Module):
         for weight in self.output.parameters():
             nn.init.zeros_(weight)
 
-    def keys_values(self, encoded: Tensor) -> KeysValues:
-        """encoded (M, W, D) → keys and values (M, h, W, w): once for all text that looks at the set."""
-        keys, values = (split_heads(part, self.head_width) for part in self.key_value(encoded).chunk(2, dim=-1))
+    def keys_values(self, encoded: Tensor, rows: Routing) -> KeysValues:
+        """encoded (E, Q, D) in packed rows → keys and values (M, h, W, w): once for all text that looks at a set."""
+        both = rows.scatter(self.key_value(encoded)).chunk(2, dim=-1)
+        keys, values = (split_heads(part, self.head_width) for part in both)
         return keys, values
 
     def forward(self, text: Tensor, neighbors: KeysValues, keep: Tensor, routing: Routing) -> Tensor:

@@ -84,6 +84,10 @@ class ReViLM(nn.Module):
         """The loss of a batch. recompute: layers gives up their activations for memory and computes them again."""
         conditioning = self.condition(batch)
         hidden = self.hidden(self.embed(batch.tokens), self.view_of(batch), conditioning, recompute=recompute)
+        return self.loss(batch, hidden)
+
+    def loss(self, batch: Batch, hidden: Tensor) -> Loss:
+        """hidden (B, T, D) → the loss; logits are computed where there is a target."""
         # The token that is predicted stands one to the right, and so does the flag that it is a neighbour's.
         targets, retrieved = (
             each.flatten()[batch.predicting] for each in (batch.targets, batch.retrieved.roll(-1, dims=1))
@@ -120,8 +124,11 @@ class ReViLM(nn.Module):
             latents = self.resampler(self.patches_of(batch), batch.frames)
             images = {layer: gated.keys_values(latents) for layer, gated in self.gated_cross_attention.items()}  # type: ignore[operator]
         if self.text_encoder is not None:
-            encoded = self.text_encoder(batch.evidence, keep, self.language_model)
-            evidence = {layer: read.keys_values(encoded) for layer, read in self.retrieval_cross_attention.items()}  # type: ignore[operator]
+            encoded = self.text_encoder(batch.evidence, keep, batch.evidence_rows, self.language_model)
+            evidence = {
+                layer: read.keys_values(encoded, batch.evidence_rows)  # type: ignore[operator]
+                for layer, read in self.retrieval_cross_attention.items()
+            }
         return Conditioning(images, evidence, keep, batch.image_routing, batch.evidence_routing)
 
     def patches_of(self, batch: Batch) -> Tensor:

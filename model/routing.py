@@ -1,4 +1,4 @@
-"""Which source every text position attends to: one picture, one set of neighbours, or none.
+"""Positions in groups: text by the picture or the set of neighbours that it attends to, neighbours by packed rows.
 
 Text is regrouped by its source, so that no position is ever scored against a source that it may not see, a position
 without one gets exactly 0, and no softmax has an empty row.
@@ -39,8 +39,14 @@ class Routing:
         """(B, T, 1) bool: the positions that have a source."""
         return (self.place > 0).unsqueeze(-1)
 
+    @property
+    def used(self) -> Tensor:
+        """(N, Q) bool: the places that hold a position."""
+        places = self.place.new_zeros(1 + self.position.numel(), dtype=torch.bool)
+        return places.index_fill(0, self.place.flatten(), True)[1:].view_as(self.position)  # noqa: FBT003
+
     def gather(self, text: Tensor) -> Tensor:
-        """(B, T, D) → (N, Q, D)."""
+        """(B, T, D) → (N, Q, D), anything at unused places."""
         return text.flatten(0, 1)[self.position]
 
     def scatter(self, grouped: Tensor) -> Tensor:

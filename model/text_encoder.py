@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from model.config import LanguageModelConfig
 from model.language_model import Block, LanguageModel, TextView
+from model.routing import Routing
 
 
 class TextEncoder(nn.Module):
@@ -17,14 +18,16 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config) for _ in range(layers))
 
-    def forward(self, tokens: Tensor, keep: Tensor, language_model: LanguageModel) -> Tensor:
-        """tokens (M, W) int64; keep (M, W) bool: tokens that others may look at → (M, W, D), no final norm.
-
-        Padding is not kept; a token of every set is, its ends at least, so that no row of the mask is empty.
-        """
-        positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-        view = TextView(positions, keep[:, None, None])
-        x, rotation = language_model.start(language_model.table(tokens), positions)
+    def forward(self, tokens: Tensor, keep: Tensor, rows: Routing, language_model: LanguageModel) -> Tensor:
+        """tokens (M, W) int64; keep (M, W) bool: tokens that others of their set may look at, one at least in every
+        set; rows: the E packed rows of Q tokens in which they are read → (E, Q, D), no final norm."""
+        sets, at = (torch.arange(length, device=tokens.device) for length in tokens.shape)
+        number, kept = rows.gather(sets[:, None].expand_as(tokens)), rows.gather(keep) & rows.used
+        # A place that holds no token looks at itself, so that no row of the mask is empty.
+        own = torch.eye(rows.position.shape[1], dtype=torch.bool, device=tokens.device)
+        mask = ((number[:, :, None] == number[:, None, :]) & kept[:, None, :]) | own
+        view = TextView(rows.gather(at.expand_as(tokens)), mask[:, None])
+        x, rotation = language_model.start(language_model.table(rows.gather(tokens)), view.positions)
         for block in self.blocks:
             x = block.transform(block.attend(x, view, rotation))  # type: ignore[operator]
         return x

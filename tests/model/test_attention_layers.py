@@ -88,6 +88,10 @@ def retrieval_layer(family: Family) -> RetrievalCrossAttention:
     return layer.requires_grad_(False)
 
 
+EACH_ALONE = Routing.of(torch.arange(4)[:, None].expand(4, 6), 4)
+"""Four sets of six tokens, a row each."""
+
+
 def kept() -> Tensor:
     """Four sets of six tokens, some of them padding or dropped."""
     return torch.tensor([[1, 1, 1, 1, 0, 0], [0, 1, 0, 1, 1, 1], [1, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1]]).bool()
@@ -97,14 +101,14 @@ def kept() -> Tensor:
 def test_a_new_retrieval_layer_returns_the_text(family: Family) -> None:
     layer = RetrievalCrossAttention(language_model_config(family))
     text = drawn(2, 5, WIDTH)
-    found = layer(text, layer.keys_values(drawn(4, 6, WIDTH)), kept(), Routing.of(sources(), 4))
+    found = layer(text, layer.keys_values(drawn(4, 6, WIDTH), EACH_ALONE), kept(), Routing.of(sources(), 4))
     assert torch.equal(found, text)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_text_reads_the_kept_tokens_of_its_own_neighbors_and_without_neighbors_stays_as_it_is(family: Family) -> None:
     layer, text, encoded = retrieval_layer(family), drawn(2, 5, WIDTH), drawn(4, 6, WIDTH, seed=1)
-    found = layer(text, layer.keys_values(encoded), kept(), Routing.of(sources(), 4))
+    found = layer(text, layer.keys_values(encoded, EACH_ALONE), kept(), Routing.of(sources(), 4))
     assert torch.equal(found[sources() < 0], text[sources() < 0])
     for row, at in (sources() >= 0).nonzero().tolist():
         neighbors = int(sources()[row, at])
@@ -119,5 +123,5 @@ def test_what_lies_under_the_mask_is_not_read(family: Family) -> None:
     layer, text, encoded = retrieval_layer(family), drawn(2, 5, WIDTH), drawn(4, 6, WIDTH, seed=1)
     other = torch.where(kept()[..., None], encoded, 100.0)
     routing = Routing.of(sources(), 4)
-    found, due = (layer(text, layer.keys_values(each), kept(), routing) for each in (other, encoded))
+    found, due = (layer(text, layer.keys_values(each, EACH_ALONE), kept(), routing) for each in (other, encoded))
     assert torch.equal(found, due)

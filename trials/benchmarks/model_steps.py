@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch
-from model.loss import Loss, caption_loss
 from model.revilm import Conditioning, ReViLM
+from model.routing import Routing
 from trials.benchmarks.model_samples import Captions, Given, packed, padded, pretraining, step
 from trials.benchmarks.race import in_turns, ratios, spread
 
@@ -113,7 +113,7 @@ def _text_side(model: ReViLM, batch: Batch, conditioning: Conditioning) -> float
     for leaves in conditioning.images.values():
         for leaf in leaves:
             leaf.grad = None
-    loss = _loss(model, batch, _hidden(model, batch, conditioning)).mean()
+    loss = model.loss(batch, _hidden(model, batch, conditioning)).mean()
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
@@ -124,7 +124,12 @@ def _by_part(model: ReViLM, batch: Batch, laps: Laps) -> float:
     with laps.of("image encoder, frozen"):
         batch = replace(batch, patches=model.patches_of(batch), pixels=None)
     assert batch.patches is not None
-    unread = replace(batch, evidence=batch.evidence[:0], evidence_mask=batch.evidence_mask[:0])
+    unread = replace(
+        batch,
+        evidence=batch.evidence[:0],
+        evidence_mask=batch.evidence_mask[:0],
+        evidence_rows=Routing.of(batch.evidence[:0], 0),
+    )
     unseen = replace(batch, patches=batch.patches[:0], frames=batch.frames[:0])
     with laps.of("resampler, keys and values"):
         seen = model.condition(unread)
@@ -134,7 +139,7 @@ def _by_part(model: ReViLM, batch: Batch, laps: Laps) -> float:
         both = replace(seen, evidence=read.evidence, evidence_keep=read.evidence_keep)
         hidden = _hidden(model, batch, both)
     with laps.of("head and loss"):
-        loss = _loss(model, batch, hidden).mean()
+        loss = model.loss(batch, hidden).mean()
     with laps.of("backward"):
         loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
@@ -142,11 +147,6 @@ def _by_part(model: ReViLM, batch: Batch, laps: Laps) -> float:
 
 def _hidden(model: ReViLM, batch: Batch, conditioning: Conditioning) -> Tensor:
     return model.hidden(model.embed(batch.tokens), model.view_of(batch), conditioning)
-
-
-def _loss(model: ReViLM, batch: Batch, hidden: Tensor) -> Loss:
-    targets, retrieved = (each.flatten()[batch.predicting] for each in (batch.targets, batch.retrieved))
-    return caption_loss(model.logits(hidden.flatten(0, 1)[batch.predicting]), targets, retrieved)
 
 
 def _milliseconds(seconds: Sequence[float]) -> str:
