@@ -2,7 +2,8 @@
 
 import pytest
 
-from model.presets import FLAMINGO, PRESETS, Sizes, count_parameters, flamingo_sizes, main, preset
+from model.parameter_counts import FLAMINGO, Sizes, count_parameters, flamingo_sizes, main
+from model.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize(
