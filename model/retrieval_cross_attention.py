@@ -1,6 +1,7 @@
 """Cross-attention of a RETRO layer: text looks at the encoded captions of its picture's neighbours (Re-ViLM §3.4).
 
-Shapes: B rows, T text positions, D text width, M sets of neighbours of W tokens, h heads of width w.
+Shapes: B rows, T text positions, D text width, M sets of neighbours of W tokens, E packed rows of
+Q of these, h heads of width w.
 """
 
 import torch

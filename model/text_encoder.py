@@ -1,6 +1,7 @@
 """Bidirectional encoder of the retrieved captions, shared by all RETRO layers (Re-ViLM §3.4).
 
-Shapes: M sets of neighbours, W tokens of the longest (its captions one after the other), D text width.
+Shapes: M sets of neighbours, W tokens of the longest (its captions one after the other), E packed rows of Q tokens in
+which they are read without that padding, D text width.
 """
 
 import torch
@@ -20,7 +21,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor, keep: Tensor, rows: Routing, language_model: LanguageModel) -> Tensor:
         """tokens (M, W) int64; keep (M, W) bool: tokens that others of their set may look at, one at least in every
-        set; rows: the E packed rows of Q tokens in which they are read → (E, Q, D), no final norm."""
+        set; rows: where each lies in the packed rows → (E, Q, D), no final norm."""
         sets, at = (torch.arange(length, device=tokens.device) for length in tokens.shape)
         number, kept = rows.gather(sets[:, None].expand_as(tokens)), rows.gather(keep) & rows.used
         # A place that holds no token looks at itself, so that no row of the mask is empty.
