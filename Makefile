@@ -6,10 +6,19 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 BIN := .venv/bin
 FAISS ?= cpu
 
-.PHONY: demo test test-all check benchmark rehearsal clean
+.PHONY: demo train-demo test test-all check benchmark rehearsal clean
 
 demo: .venv/installed
 	$(BIN)/python jobs/build_index.py jobs/recipes/demo.yaml
+
+# The demo's corpus on to a small model, all stages of its training: about 15 minutes.
+train-demo: demo
+	$(BIN)/python jobs/precompute_neighbors.py jobs/recipes/neighbors.yaml
+	$(BIN)/python jobs/make_interleaved.py jobs/recipes/interleave.yaml root=runs/demo-five interleave.neighbors=runs/demo-neighbors
+	$(BIN)/python jobs/train_encoder.py jobs/recipes/demo.yaml root=runs/demo-vit encoder.vit={}
+	$(BIN)/python jobs/cache_patches.py jobs/recipes/patches.yaml
+	for stage in language retrofit pretrain finetune; do \
+		$(BIN)/python jobs/train.py jobs/recipes/train_demo.yaml stage=$$stage || exit 1; done
 
 test: check
 	$(BIN)/pytest -m "not slow"

@@ -24,7 +24,7 @@ class TrainEncoder(Stage[None]):
         return Resources(cpus=self.recipe.threads, memory_gib=2, threads=self.recipe.threads)
 
     def settings(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump()
+        return self.recipe.model_dump(exclude_none=True)
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         from demo.contrastive import train

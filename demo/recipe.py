@@ -24,8 +24,17 @@ class DemoRecipe(Section):
 CLIP_VOCABULARY = 49408  # tokens of CLIP's own tokenizer, which is part of open_clip
 
 
+class VitRecipe(Section):
+    """A plain vision transformer, whose patch tokens model.image_encoder can give to the text."""
+
+    patch_px: int = Field(8, ge=4)
+    width: int = Field(128, multiple_of=64)  # heads are 64 wide
+    layers: int = Field(3, ge=1)
+
+
 class EncoderRecipe(Section):
-    """A residual network and a text transformer, both in open_clip's own form.
+    """An image tower and a text transformer, both in open_clip's own form. The tower is a residual network unless `vit`
+    is given.
 
     The defaults take 175 CPU seconds. What is learned in that time is place, colour and, less well, number, but hardly
     shape and texture. Of 500 captions a picture's own one comes first for three fifths of the pictures; with a vision
@@ -39,6 +48,7 @@ class EncoderRecipe(Section):
     width: int = Field(128, multiple_of=8)  # of the text tower, and of the embedding
     image_px: int = Field(64, ge=32, multiple_of=32)
     image_width: int = Field(32, multiple_of=2)  # channels after the first convolutions; 32 times as many at the end
+    vit: VitRecipe | None = None  # in place of the residual network; {} takes its defaults
     text_layers: int = 2
     text_heads: int = 4
     context: int = Field(32, ge=8)  # tokens; the demo's captions have 14 at most
@@ -48,12 +58,7 @@ class EncoderRecipe(Section):
         return {
             "model_cfg": {
                 "embed_dim": self.width,
-                "vision_cfg": {
-                    "image_size": self.image_px,
-                    "layers": [1, 1, 1, 1],
-                    "width": self.image_width,
-                    "head_width": 64,
-                },
+                "vision_cfg": {"image_size": self.image_px, "head_width": 64} | self._tower(),
                 "text_cfg": {
                     "context_length": self.context,
                     "vocab_size": CLIP_VOCABULARY,
@@ -64,6 +69,11 @@ class EncoderRecipe(Section):
             },
             "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
         }
+
+    def _tower(self) -> dict[str, Json]:
+        if self.vit is None:
+            return {"layers": [1, 1, 1, 1], "width": self.image_width}
+        return {"layers": self.vit.layers, "width": self.vit.width, "patch_size": self.vit.patch_px}
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ class Batch:
     image_routing: Routing
     evidence_routing: Routing
     frames: Tensor  # (N, F) int64: the frames of every picture, 0…ΣF − 1, −1 after its last
-    pixels: Tensor | None  # (ΣF, 3, H, W)
+    pixels: Tensor | None  # (ΣF, 3, H, W) uint8, or normalised
     patches: Tensor | None  # (ΣF, S, E), in place of pixels
     evidence: Tensor  # (M, W) int64, padded on the right with any id
     evidence_mask: Tensor  # (M, W) bool; every set has a token
@@ -53,7 +53,7 @@ def collate(rows: Sequence[Sequence[Segment]], config: ReViLMConfig) -> Batch:
 
     Raises ValueError where a segment has another number of pictures than of `<image>` tokens or of sets of neighbours,
     or more tokens than the model has positions; for pictures where the model has no vision, and for pictures of another
-    shape than it or the others have.
+    shape than it or the others have, or of another dtype than the others.
     """
     flat = [segment for row in rows for segment in row]
     for segment in flat:
@@ -169,7 +169,7 @@ def _pictures(images: list[Tensor], config: ReViLMConfig) -> tuple[Tensor | None
         return None, None, _padded([], 0)
     if config.vision is None:
         raise ValueError("a sample holds a picture, but the model's configuration has no vision")
-    tower, shape = config.vision.encoder, images[0].shape[1:]
+    tower, shape, dtype = config.vision.encoder, images[0].shape[1:], images[0].dtype
     pixels = len(shape) == 3 and shape[0] == 3
     patches = shape == (tower.grid**2, tower.width)
     if not (pixels or patches) or any(image.shape[1:] != shape or not image.numel() for image in images):
@@ -178,6 +178,8 @@ def _pictures(images: list[Tensor], config: ReViLMConfig) -> tuple[Tensor | None
             f"pictures of shapes {found}; allowed is (frames, 3, H, W), or of all "
             f"(frames, {tower.grid**2}, {tower.width}), with a frame at least and one size in a batch"
         )
+    if any(image.dtype != dtype for image in images):  # joined, bytes would silently pass for normalised pixels
+        raise ValueError(f"pictures of dtypes {sorted({str(image.dtype) for image in images})}; allowed is one a batch")
     together = torch.cat(images)
     ends = accumulate(map(len, images))
     frames = _padded([list(range(end - len(image), end)) for image, end in zip(images, ends, strict=True)], -1)

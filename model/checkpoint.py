@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -69,13 +69,18 @@ class Pretrained(NamedTuple):
 
 
 def save_pretrained(
-    folder: str | Path, model: ReViLM, tokenizer: Tokenizer, *, references: Mapping[str, str | Path] | None = None
+    folder: str | Path,
+    model: ReViLM,
+    tokenizer: Tokenizer,
+    *,
+    references: Mapping[str, str | Path | Reference] | None = None,
 ) -> None:
     """config.json comes last: without it a folder is no checkpoint, so that one whose writing was cut off cannot be
     read, but be written again.
 
     references: part → place of its weights, for parts that are not to be stored (see References); a relative place
-    counts from the folder. The place is read: it must hold the very weights of the model.
+    counts from the folder. The place is read: it must hold the very weights of the model. A Reference is
+    believed, and the model's own tensors of that part may be on the meta device.
 
     Raises FileExistsError for a folder that has a config.json; ValueError for a tokenizer or a part that does not fit
     the model's configuration, and for a reference to other weights.
@@ -137,6 +142,22 @@ def from_pretrained(folder: str | Path, config: ReViLMConfig | None = None) -> P
     return Pretrained(model.eval(), tokenizer, new, [part for part in found if part not in due])
 
 
+def configuration_of(folder: str | Path) -> ReViLMConfig:
+    """Of a checkpoint's model. Raises FileNotFoundError, and ValueError for another format."""
+    return _read_manifest(Path(folder)).model
+
+
+def references_of(folder: str | Path) -> dict[str, Reference]:
+    """Of the parts that a checkpoint does not store, with absolute places."""
+    folder = Path(folder).absolute()
+    found = vars(_read_manifest(folder).references).items()
+    return {
+        part: replace(reference, place=str((folder / reference.place).resolve()))
+        for part, reference in found
+        if reference is not None
+    }
+
+
 def tensors_digest(module: nn.Module) -> str:
     """sha256, hexadecimal, of a module's tensors: names, dtypes, shapes and bytes, in the order of the names."""
     return _digest(module.state_dict())
@@ -165,9 +186,13 @@ def _without_weights(config: ReViLMConfig) -> ReViLM:
         return ReViLM(config)
 
 
-def _refer(folder: Path, config: ReViLMConfig, parts: Parts, part: str, place: str | Path) -> dict[str, Any]:
+def _refer(
+    folder: Path, config: ReViLMConfig, parts: Parts, part: str, place: str | Path | Reference
+) -> dict[str, Any]:
     if part not in parts:
         raise ValueError(f"references names {part}; the model has {', '.join(parts)}")
+    if isinstance(place, Reference):
+        return to_dict(place)
     reference = Reference(place=str(place), sha256=_digest(parts[part]))
     _read_reference(folder, part, reference, config)
     return to_dict(reference)

@@ -4,6 +4,7 @@ Symbols: V rows of the subword table, P positions, L layers, D text width, E vis
 """
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ def _positive(config: Any, *names: str) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise ValueError(f"{type(config).__name__}.{name} is {value}; allowed is ≥ 1")
+
+
+def _colours(config: Any, name: str, *, above: float = -math.inf) -> None:
+    value = getattr(config, name)
+    if len(value) != 3 or not all(above < each < math.inf for each in value):
+        allowed = "three numbers" + (f" > {above}" if above > -math.inf else "")
+        raise ValueError(f"{type(config).__name__}.{name} is {list(value)}; allowed are {allowed}")
 
 
 def _one_of(config: Any, name: str) -> None:
@@ -91,9 +99,14 @@ class ImageEncoderConfig:
     heads: int
     feed_forward: int | None = None  # None: 4 E
     quick_gelu: bool = False  # OpenAI's weights were trained with x·σ(1.702 x)
+    # Of red, green and blue (0…1) in what the weights were trained on. The defaults are OpenAI's, and most others'.
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     def __post_init__(self) -> None:
         _positive(self, "image_size", "patch_size", "width", "layers", "heads", "feed_forward")
+        _colours(self, "mean")
+        _colours(self, "std", above=0)
         _divides("heads", self.heads, "width", self.width)
         check_image_size(self.image_size, self.patch_size)
         _spell_default(self, "feed_forward", 4 * self.width)
@@ -272,6 +285,9 @@ def from_dict(kind: type[Config], found: Any, where: str = "config") -> Config:
     return kind(**values)
 
 
+_PLURALS = {int: "integers", float: "numbers"}
+
+
 def _read(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is types.UnionType:
         if value is None:
@@ -282,9 +298,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if typing.get_origin(kind) is Literal:
         return value
     if typing.get_origin(kind) is tuple:
-        if not isinstance(value, list | tuple) or not all(type(each) is int for each in value):
-            raise ValueError(f"{where} is {value!r}; it should be a list of integers")
-        return tuple(value)
+        of = typing.get_args(kind)[0]
+        if not isinstance(value, list | tuple) or not all(type(each) in (int, of) for each in value):
+            raise ValueError(f"{where} is {value!r}; it should be a list of {_PLURALS[of]}")
+        return tuple(map(of, value))
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

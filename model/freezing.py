@@ -1,17 +1,18 @@
 """What a stage of training changes (Re-ViLM §3.5), by the parts of model.revilm.
 
-    part                       retrofit  pretrain  finetune
-    language_model             frozen    frozen    trained
-    special_tokens             absent    trained   trained
-    image_encoder              absent    frozen    trained
-    resampler                  absent    trained   trained
-    gated_cross_attention      absent    trained   trained
-    text_encoder               trained   frozen    trained
-    retrieval_cross_attention  trained   frozen    trained
+    part                       language  retrofit  pretrain  finetune
+    language_model             trained   frozen    frozen    trained
+    special_tokens             absent    absent    trained   trained
+    image_encoder              absent    absent    frozen    trained
+    resampler                  absent    absent    trained   trained
+    gated_cross_attention      absent    absent    trained   trained
+    text_encoder               absent    trained   frozen    trained
+    retrieval_cross_attention  absent    trained   frozen    trained
 
-retrofit teaches a language model to read the captions of neighbours, on text alone; pretrain gives it sight; finetune
-fits all of it to one task. That pretraining trains "only the Perceiver Resampler" cannot be meant to the letter: behind
-untrained gates, which are 0, its gradient is 0. The gated layers train with it.
+language makes a small language model where no pretrained one is at hand; retrofit teaches one to read the captions of
+neighbours, on text alone; pretrain gives it sight; finetune fits all of it to one task. That pretraining trains "only
+the Perceiver Resampler" cannot be meant to the letter: behind untrained gates, which are 0, its gradient is 0. The
+gated layers train with it.
 """
 
 from typing import Literal
@@ -20,11 +21,12 @@ from torch import nn
 
 from model.revilm import ReViLM
 
-Stage = Literal["retrofit", "pretrain", "finetune"]
+Stage = Literal["language", "retrofit", "pretrain", "finetune"]
 
 RETRIEVAL = frozenset({"text_encoder", "retrieval_cross_attention"})
 SIGHT = frozenset({"special_tokens", "resampler", "gated_cross_attention"})
 TRAINED: dict[Stage, frozenset[str]] = {
+    "language": frozenset({"language_model"}),
     "retrofit": RETRIEVAL,
     "pretrain": SIGHT,
     "finetune": RETRIEVAL | SIGHT | {"language_model", "image_encoder"},
@@ -35,8 +37,8 @@ def trainable_names(model: ReViLM, stage: Stage, *, train_retrieval: bool = Fals
     """Names of the parameters that the stage trains, in the order of the model's.
 
     train_retrieval: pretrain trains the retrieval parts too; the other stages do so anyway.
-    Raises ValueError where the model is not one of the stage: retrofit takes a model of mode cross without vision, the
-    others one with vision.
+    Raises ValueError where the model is not one of the stage: language takes a bare language model, retrofit one of
+    mode cross without vision, the others one with vision.
     """
     _check(model, stage)
     trained = TRAINED[stage] | (RETRIEVAL if train_retrieval else frozenset())
@@ -77,6 +79,12 @@ def _check(model: ReViLM, stage: Stage) -> None:
     config = model.config
     if stage not in TRAINED:
         raise ValueError(f"stage is {stage!r}; allowed are {', '.join(TRAINED)}")
+    if stage == "language":
+        if config.vision is not None or config.retrieval.mode != "none":
+            raise ValueError(
+                "language trains a language model alone; build it with vision=None and retrieval.mode none"
+            )
+        return
     if stage != "retrofit" and config.vision is None:
         raise ValueError(f"{stage} trains on pictures, but the model's configuration has no vision; add the section")
     if stage == "retrofit" and config.vision is not None:

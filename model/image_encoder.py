@@ -76,16 +76,27 @@ class ImageEncoder(nn.Module):
         self.ln_post = nn.LayerNorm(width)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """pixels (N, 3, H, W), normalised as the weights want them → patch tokens (N, S, E), after the last norm.
+        """pixels (N, 3, H, W) → patch tokens (N, S, E), after the last norm.
 
-        Raises ValueError where H or W is not the encoder's image size.
+        uint8 pixels, 0…255, are normalised by the configuration's mean and std; of another dtype they are taken as
+        normalised. Raises ValueError where H or W is not the encoder's image size.
         """
         self._check(pixels)
+        if pixels.dtype == torch.uint8:
+            pixels = self._normalised(pixels)
         patches = self.conv1(pixels).flatten(2).transpose(1, 2)
         class_token = self.class_embedding.expand(len(patches), 1, -1)
         x = torch.cat((class_token, patches), dim=1) + self.positional_embedding
         x = self.transformer["resblocks"](self.ln_pre(x))
         return self.ln_post(x[:, 1:])  # type: ignore[no-any-return]
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 → (N, 3, H, W) of the weights' dtype, computed in float32."""
+        normal = pixels.float().div_(255)
+        # By numbers, not by tensors of three: these would be copied to the GPU, which waits for all that it has to do.
+        for channel, mean, std in zip(normal.unbind(1), self.config.mean, self.config.std, strict=True):
+            channel.sub_(mean).div_(std)
+        return normal.to(self.conv1.weight.dtype)
 
     def _check(self, pixels: Tensor) -> None:
         """A convolution would drop what is left of a patch, and take a picture without N."""

@@ -16,6 +16,9 @@ from model.image_encoder import ImageEncoder, resize_positions
 _READ = {"image_size": 224, "patch_size": 16, "width": 768, "layers": 12, "head_width": 64, "mlp_ratio": 4.0}
 """The keys of vision_cfg that a plain vision transformer has, with open_clip's defaults."""
 
+_PREPARATION = {"mode": "RGB", "resize_mode": "shortest", "interpolation": "bicubic"}
+"""The keys of preprocess_cfg that say how a picture comes to its size, with open_clip's defaults."""
+
 _TOWER = "visual."
 _PROJECTION = "visual.proj"  # to the joint space of pictures and texts
 
@@ -24,12 +27,15 @@ def config_of(model: str | Path, image_size: int | None = None) -> ImageEncoderC
     """model: one of open_clip's names ("ViT-B-32"), or the path of an open_clip_config.json. image_size in px; None:
     as the model was trained.
 
-    OpenAI's weights want the name that ends in -quickgelu: with the other they load, and see worse.
+    A name has OpenAI's mean and std; weights that were trained with others (laion2b_s32b_b82k of ViT-L-14, say) come
+    with a file that has them. OpenAI's weights want the name that ends in -quickgelu: with the other they load, and see
+    worse.
 
-    Raises ValueError for an unknown name, for what is no plain vision transformer, and for a size that is no multiple
-    of the patch; FileNotFoundError where open_clip is not installed, or there is no such file.
+    Raises ValueError for an unknown name, for what is no plain vision transformer, for pictures that are to be prepared
+    otherwise than model.training.pictures does it, and for a size that is no multiple of the patch; FileNotFoundError
+    where open_clip is not installed, or there is no such file.
     """
-    found = _read_config(model)
+    found, preparation = _read_config(model)
     refused = [f"{key} is {value!r}" for key, value in found["vision_cfg"].items() if not _understood(key, value)]
     if refused:
         raise ValueError(
@@ -45,6 +51,7 @@ def config_of(model: str | Path, image_size: int | None = None) -> ImageEncoderC
         heads=vision["width"] // vision["head_width"],
         feed_forward=int(vision["width"] * vision["mlp_ratio"]),
         quick_gelu=found.get("quick_gelu", False),
+        **_mean_and_std(model, preparation),
     )
 
 
@@ -72,14 +79,31 @@ def read_weights(config: ImageEncoderConfig, path: Path) -> ImageEncoder:
     return encoder
 
 
-def _read_config(model: str | Path) -> dict[str, Any]:
-    """open_clip's description of a model: quick_gelu, vision_cfg, and what is not read here."""
+def _read_config(model: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """open_clip's description of a model (quick_gelu, vision_cfg, and what is not read here) and of its pictures."""
     if isinstance(model, str):
-        return read_json(_installed(model))
-    found = read_json(model).get("model_cfg", {})
-    if "vision_cfg" not in found:
+        return read_json(_installed(model)), {}
+    found = read_json(model)
+    if "vision_cfg" not in found.get("model_cfg", {}):
         raise ValueError(f"{model} has no model_cfg.vision_cfg; it should be an open_clip_config.json")
-    return found  # type: ignore[no-any-return]
+    return found["model_cfg"], found.get("preprocess_cfg", {})
+
+
+def _mean_and_std(model: str | Path, preparation: dict[str, Any]) -> dict[str, tuple[float, ...]]:
+    """As far as they are given."""
+    for key, known in _PREPARATION.items():
+        value = preparation.get(key) or known
+        if value != known:
+            raise ValueError(
+                f"{model}: preprocess_cfg.{key} is {value!r}; pictures are prepared with {known!r} alone. "
+                "Take another model, such as ViT-B-32"
+            )
+    given = {key: preparation.get(key) for key in ("mean", "std")}
+    return {
+        key: tuple(value) if isinstance(value, list) else (value,) * 3
+        for key, value in given.items()
+        if value is not None
+    }
 
 
 def _installed(name: str) -> Path:

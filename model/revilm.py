@@ -132,10 +132,11 @@ class ReViLM(nn.Module):
         return Conditioning(images, evidence, keep, batch.image_routing, batch.evidence_routing)
 
     def patches_of(self, batch: Batch) -> Tensor:
-        """(ΣF, S, E): as given, or of the pixels; of a batch without pictures (0, S, E), so that every part takes part
-        in every step and has a gradient, if one of zeros."""
+        """(ΣF, S, E): as given, in the resampler's dtype, or of the pixels; of a batch without pictures (0, S, E), so
+        that every part takes part in every step and has a gradient, if one of zeros."""
         if batch.patches is not None:
-            return batch.patches
+            assert self.resampler is not None
+            return batch.patches.to(self.resampler.latents.dtype)
         assert self.image_encoder is not None
         pixels = batch.pixels
         if pixels is None:

@@ -23,7 +23,7 @@ def fingerprint_of(parts: Mapping[str, Json]) -> str:
 
 def refuse_other(root: str, stage: str, made: Json, wanted: Json) -> None:
     """Raises FingerprintMismatch, naming every field that differs and both values."""
-    found = _differences(made, wanted)
+    found = differences(made, wanted)
     fields = "; ".join(f"{field} is {theirs!r} there and {ours!r} here" for field, theirs, ours in found)
     if fields:
         raise FingerprintMismatch(
@@ -32,9 +32,9 @@ def refuse_other(root: str, stage: str, made: Json, wanted: Json) -> None:
         )
 
 
-def _differences(made: Json, wanted: Json, where: str = "") -> Iterator[tuple[str, Json, Json]]:
+def differences(made: Json, wanted: Json, where: str = "") -> Iterator[tuple[str, Json, Json]]:
     if isinstance(made, dict) and isinstance(wanted, dict):
         for key in sorted(made.keys() | wanted.keys()):
-            yield from _differences(made.get(key), wanted.get(key), f"{where}.{key}".removeprefix("."))
+            yield from differences(made.get(key), wanted.get(key), f"{where}.{key}".removeprefix("."))
     elif made != wanted:
         yield where.removeprefix("settings."), made, wanted

@@ -23,6 +23,7 @@ def show_progress() -> None:
     """For jobs: this package's lines on stdout, and of libraries their warnings alone."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stdout)
     log.setLevel(logging.INFO)
+    logging.getLogger("training").setLevel(logging.INFO)
 
 
 class Progress:

@@ -10,8 +10,7 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +23,7 @@ from pipeline.credentials import redact
 from pipeline.disk import alone
 from pipeline.errors import RecipeError
 from pipeline.object_store import CACHE_DIR
-from pipeline.ray_executor import connect
+from pipeline.ray_executor import running_ray
 
 ENVIRONMENTS = CACHE_DIR / "environments"
 LAST_LINES, LINE_CHARS = 2, 300  # of what pip said
@@ -45,7 +44,7 @@ def call_with_packages(function: str, arguments: Mapping[str, Any], packages: Se
             f"no environment with {', '.join(packages)} can be made: {_last_lines(error.stdout)}. pip needs a package "
             f"index and room in {ENVIRONMENTS}. Or {instead}."
         ) from None
-    with _running_ray():
+    with running_ray(cpus=1):
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         # No CPU: shards in flight may hold them all.
         options = {"num_cpus": 0, "runtime_env": {"py_executable": str(python)}, "scheduling_strategy": here}
@@ -78,19 +77,6 @@ def _make_environment(made: Path, packages: Sequence[str]) -> None:
 def _run(*command: str | Path) -> None:
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(command, env=variables, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-@contextmanager
-def _running_ray() -> Iterator[None]:
-    """The Ray that runs, or one for the time being."""
-    if ray.is_initialized():
-        yield
-        return
-    connect(1)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _caller(function: str, arguments: Mapping[str, Any]) -> Callable[[], Any]:

@@ -6,6 +6,8 @@ import os
 import textwrap
 import time
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +53,19 @@ def connect(cpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [_checkout(), os.environ.get("PYTHONPATH")]))
     ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=200 * 2**20)
+
+
+@contextmanager
+def running_ray(cpus: int | None) -> Iterator[None]:
+    """The Ray that runs, or one for the time being, connected to as `connect` does."""
+    if ray.is_initialized():
+        yield
+        return
+    connect(cpus)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _checkout() -> str:

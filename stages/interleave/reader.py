@@ -33,6 +33,9 @@ class SampleReader:
     def shards(self) -> list[str]:
         return list(self._whole.shards)
 
+    def rows(self, shard: str) -> int:
+        return self._whole.shards[shard].rows_out
+
     @cached_property
     def corpora(self) -> list[CorpusReader]:
         """As SAMPLES.pairs.corpus counts them. Raises InputError where one was made anew since: its pictures lie

@@ -32,6 +32,10 @@ class NeighborReader:
         return cast(int, self._whole.plan().resolved["k"])
 
     @property
+    def identity(self) -> str:
+        return self._whole.identity
+
+    @property
     def corpus_identity(self) -> str:
         """Of the corpus whose rows the tables are aligned with."""
         return self._whole.manifest.inputs[ASKING]

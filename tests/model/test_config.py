@@ -1,6 +1,7 @@
 """A configuration is read as it was written, and what it may not be is said."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,6 +28,18 @@ def test_a_configuration_comes_back_from_json(family: Family, mode: Mode) -> Non
     assert from_dict(ReViLMConfig, json.loads(json.dumps(to_dict(config)))) == config
     bare = ReViLMConfig(language_model=config.language_model)
     assert from_dict(ReViLMConfig, json.loads(json.dumps(to_dict(bare)))) == bare
+
+
+def test_the_colours_of_what_an_encoder_was_trained_on_come_back_and_have_a_default() -> None:
+    config = vision_config().encoder
+    found: dict[str, Any] = json.loads(json.dumps(to_dict(config)))
+    del found["mean"], found["std"]  # as in a config.json of before they were written
+    assert from_dict(ImageEncoderConfig, found) == config
+    other = replace(config, mean=(0.5, 0.0, -0.5), std=(1.0, 0.25, 2.0))
+    assert from_dict(ImageEncoderConfig, json.loads(json.dumps(to_dict(other)))) == other
+    whole = from_dict(ImageEncoderConfig, found | {"std": [1, 2, 3]})
+    assert whole.std == (1.0, 2.0, 3.0)
+    assert {type(value) for value in whole.std} == {float}
 
 
 def test_what_is_left_out_has_its_default_and_a_whole_number_may_stand_for_a_fraction() -> None:
@@ -60,6 +73,8 @@ def changed(section: str, **values: Any) -> dict[str, Any]:
         ("retrieval", {"layers": "23"}, "retrieval.layers is '23'; it should be a list of integers"),
         ("retrieval", {"layers": [2, 2.5]}, "it should be a list of integers"),
         ("", {"vision": 3}, "config.vision is 3; it should be a section"),
+        ("vision.encoder", {"mean": 0.5}, "vision.encoder.mean is 0.5; it should be a list of numbers"),
+        ("vision.encoder", {"std": [1.0, "1", 1.0]}, "it should be a list of numbers"),
         ("vision", {"resampler": None}, "config.vision.resampler is None; it should be a section"),
         ("", {"language_model": {"family": "gpt2"}}, "config.language_model.vocabulary is missing"),
     ],
@@ -88,6 +103,9 @@ def test_what_is_no_section_at_all_is_refused(found: Any) -> None:
         ("vision.encoder", {"image_size": 20}, "image size 20 px is no multiple of the patch of 8 px; take 16 or 24"),
         ("vision.encoder", {"feed_forward": -1}, "ImageEncoderConfig.feed_forward is -1; allowed is ≥ 1"),
         ("vision.encoder", {"heads": 3}, "heads is 3, which does not divide width 16"),
+        ("vision.encoder", {"mean": [0.5, 0.5]}, r"mean is \[0.5, 0.5\]; allowed are three numbers$"),
+        ("vision.encoder", {"std": [0.5, 0, 0.5]}, r"std is \[0.5, 0.0, 0.5\]; allowed are three numbers > 0"),
+        ("vision.encoder", {"mean": [0.5, 0.5, float("nan")]}, "allowed are three numbers$"),
         ("vision.resampler", {"latents": 0}, "ResamplerConfig.latents is 0; allowed is ≥ 1"),
         ("vision.resampler", {"inner": 0}, "ResamplerConfig.inner is 0; allowed is ≥ 1"),
         ("vision.resampler", {"head_width": 7}, "resampler.head_width is 7, which does not divide resampler.inner 16"),

@@ -1,6 +1,7 @@
 """The image encoder gives what open_clip's vision tower gives, loads its weights, and refuses what it cannot be."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,18 @@ def test_at_another_size_it_is_open_clips_with_resized_positions(tmp_path: Path,
     torch.testing.assert_close(resized(pixels), tokens, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_bytes_are_normalised_by_the_configuration_and_other_pixels_are_not(dtype: torch.dtype) -> None:
+    config = replace(TINY, mean=(0.1, 0.5, 0.9), std=(0.5, 0.25, 2.0))
+    encoder = ImageEncoder(config).to(dtype)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(4))
+    before = pixels.clone()
+    mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+    assert torch.equal(encoder(pixels), encoder(((pixels / 255 - mean) / std).to(dtype)))
+    assert torch.equal(pixels, before)
+
+
 @torch.no_grad()
 def test_half_precision_files_are_read_into_float32(tmp_path: Path) -> None:
     clip = clip_like(TINY)
@@ -168,9 +181,10 @@ def test_in_bfloat16_the_tokens_are_the_same_within_a_few_hundredths() -> None:
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # inductor's own
 @torch.no_grad()
 def test_compiled_it_is_one_graph_with_the_same_tokens() -> None:
-    encoder, pixels = tiny_encoder(), noise(2, 3, 32, 32)
+    encoder = tiny_encoder()
     compiled = torch.compile(encoder, fullgraph=True)
-    torch.testing.assert_close(compiled(pixels), encoder(pixels), rtol=0, atol=1e-5)
+    for pixels in (noise(2, 3, 32, 32), noise(2, 3, 32, 32).mul(60).byte()):
+        torch.testing.assert_close(compiled(pixels), encoder(pixels), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -221,13 +235,30 @@ def test_what_is_no_plain_vision_transformer_is_refused(name: str, message: str)
         config_of(name)
 
 
+def write_config(file: Path, vision: dict[str, object], preparation: Mapping[str, object]) -> None:
+    model = {"embed_dim": 8, "vision_cfg": vision, "text_cfg": TEXT}
+    file.write_text(json.dumps({"model_cfg": model, "preprocess_cfg": preparation}))
+
+
 def test_a_models_own_config_file_is_read(tmp_path: Path) -> None:
     file = tmp_path / "open_clip_config.json"
     vision: dict[str, object] = {"image_size": 32, "patch_size": 8, "width": 48}
     vision |= {"layers": 2, "head_width": 16, "mlp_ratio": 2.0}
     vision |= {"attentional_pool": False, "ls_init_value": None}  # said, but not set
-    file.write_text(json.dumps({"model_cfg": {"embed_dim": 8, "vision_cfg": vision, "text_cfg": TEXT}}))
+    write_config(file, vision, {})
     assert config_of(file) == TINY
+    write_config(file, vision, {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.5, 1], "resize_mode": "shortest", "size": 32})
+    assert config_of(file) == replace(TINY, mean=(0.5, 0.4, 0.3), std=(0.5, 0.5, 1.0))
+    write_config(file, vision, {"mean": 0.5, "std": None, "interpolation": None})
+    assert config_of(file) == replace(TINY, mean=(0.5, 0.5, 0.5))
+    for preparation, message in (
+        ({"resize_mode": "squash"}, "resize_mode is 'squash'; pictures are prepared with 'shortest' alone"),
+        ({"interpolation": "bilinear"}, "interpolation is 'bilinear'; pictures are prepared with 'bicubic' alone"),
+        ({"std": [0.5, 0.5]}, r"std is \[0.5, 0.5\]; allowed are three numbers > 0"),
+    ):
+        write_config(file, vision, preparation)
+        with pytest.raises(ValueError, match=message):
+            config_of(file)
     file.write_text("{}")
     with pytest.raises(ValueError, match=r"no model_cfg\.vision_cfg"):
         config_of(file)

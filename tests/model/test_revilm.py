@@ -12,6 +12,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from model.batch import Batch
 from model.config import ReViLMConfig
+from model.flops import Work
 from model.language_model import LanguageModel, TextView
 from model.loss import Loss
 from model.revilm import ReViLM
@@ -517,3 +518,21 @@ def test_a_sample_longer_than_the_positions_is_refused_but_not_a_packed_row(fami
 def test_a_language_model_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"language_model has another shape.*tied=False.*tied=True"):
         ReViLM(small_config(tied=True), LanguageModel(language_model_config(tied=False)))
+
+
+def loss_of(model: ReViLM, image: Tensor) -> Tensor:
+    return model(batch_of(model.config, [[[Chunk(image=image, text="a dog")]]])).mean()  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_bytes_of_a_picture_and_its_cached_patches_give_the_loss_of_its_normalised_pixels() -> None:
+    model = small_model(small_config())
+    assert model.image_encoder is not None
+    encoder = model.image_encoder.config
+    pixels = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(6))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (encoder.mean, encoder.std))
+    due = loss_of(model, (pixels / 255 - mean) / std)
+    torch.testing.assert_close(loss_of(model, pixels), due, rtol=0, atol=0)
+    torch.testing.assert_close(loss_of(model, model.image_encoder(pixels).half()), due, rtol=0, atol=1e-3)
+    assert abs(loss_of(model, 255 - pixels) - due) > 1e-2
+    assert Work.of(batch_of(model.config, [[[Chunk(image=pixels, text="a dog")]]])).encoded_frames == 1

@@ -288,6 +288,12 @@ def test_pictures_of_other_shapes_are_refused_with_the_shapes_that_are_allowed(s
         collated(small_config(), [chunks])
 
 
+def test_bytes_and_normalised_pixels_do_not_mix() -> None:
+    chunks = [Chunk(image=torch.zeros(1, 3, 16, 16, dtype=dtype)) for dtype in (torch.uint8, torch.float32)]
+    with pytest.raises(ValueError, match=r"dtypes \['torch.float32', 'torch.uint8'\]; allowed is one a batch"):
+        collated(small_config(), [[chunk] for chunk in chunks])
+
+
 def test_a_tokenizer_that_does_not_fit_the_table_is_refused_before_a_sample_is_built() -> None:
     for size in (VOCABULARY + 1, VOCABULARY - 1):
         with pytest.raises(ValueError, match="the tokenizer"):

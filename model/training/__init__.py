@@ -1,0 +1,1 @@
+"""Training on what the pipeline made: samples, updates, the loop, checkpoints, and Ray Train around it."""

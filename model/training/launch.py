@@ -1,0 +1,39 @@
+"""From a recipe to running processes, and to what they came to."""
+
+import torch
+
+from model.training.check import check
+from model.training.checkpoints import Checkpoints, Finished
+from model.training.recipe import TrainRecipe
+from model.training.stage import train_stage
+from model.training.world import World, joined, local_device
+
+
+def launch(recipe: TrainRecipe) -> str:
+    """Train the recipe's stage to its end → what is to be told of it.
+
+    Raises RecipeError, InputError, FingerprintMismatch and StorageError before anything starts, and PipelineError where
+    training cannot go on."""
+    settings = check(recipe)
+    if Checkpoints(recipe.folder).finished() is None:
+        if recipe.engine == "ray":
+            from model.training.ray_train import train_on_ray
+
+            train_on_ray(recipe, settings)
+        else:
+            torch.set_num_threads(recipe.threads)
+            with joined():
+                train_stage(recipe, settings, World.here(local_device()), lambda _: None)
+    finished = Checkpoints(recipe.folder).finished()
+    assert finished is not None, "a stage that ends is finished"
+    return told(recipe, finished)
+
+
+def told(recipe: TrainRecipe, finished: Finished) -> str:
+    stage, _ = recipe.stage_and_section
+    checkpoints = Checkpoints(recipe.folder)
+    (record,) = (record for record in checkpoints.records() if record.update == finished.update)
+    figures = checkpoints.state(record)["figures"]
+    lines = [f"{stage}: {finished.why}; its result is update {finished.update:,}"]
+    lines += [f"  {name:<26}{value:>9.4f}   {low:.4f} … {high:.4f}" for name, (value, low, high) in figures.items()]
+    return "\n".join([*lines, f"\nThe model lies in {recipe.folder}/{record.folder}/model"])
