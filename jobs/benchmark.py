@@ -13,6 +13,7 @@ interleave mining of five-pair samples beside plain products, FAISS and torch.mm
 model      a step of pretraining by part, with retrieval and packed beside without; on a GPU its rate (9 minutes)
 decoding   beam search with and without the cache (6 minutes)
 flamingo   resampler and gated layers beside open_flamingo's (5 minutes)
+training   the trainer's loader, loop, checkpoints and workers, each beside a bound; on a GPU its MFU (6 minutes)
 """
 
 import argparse
@@ -32,6 +33,7 @@ from trials.benchmarks.interleave import interleave
 from trials.benchmarks.model import model
 from trials.benchmarks.recovery import recovery
 from trials.benchmarks.scale import resume, scale
+from trials.benchmarks.training import training
 
 PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "frame": frame,
@@ -46,6 +48,7 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "model": model,
     "decoding": decoding,
     "flamingo": flamingo,
+    "training": training,
 }
 
 

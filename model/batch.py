@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from model.config import ReViLMConfig
 from model.routing import Routing
@@ -116,9 +115,10 @@ def _check_segment(segment: Segment, config: ReViLMConfig) -> None:
 
 
 def _padded(rows: list[list[int]], filler: int) -> Tensor:
-    if not rows:
-        return torch.zeros(0, 0, dtype=torch.int64)
-    return pad_sequence([torch.tensor(row, dtype=torch.int64) for row in rows], batch_first=True, padding_value=filler)
+    longest = max(map(len, rows), default=0)
+    # One list for all rows: a tensor a row would take three times as long.
+    padded = [row + [filler] * (longest - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.int64).view(len(rows), longest)
 
 
 def _positions(segments: Tensor) -> Tensor:
