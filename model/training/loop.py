@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
@@ -75,8 +76,9 @@ def train(
         counts = _counts(update, world)
         sums = {name: torch.zeros((), device=world.device) for name in counts}
         for number, micro in enumerate(update.micro_batches, 1):
-            with _synchronised(model, now=number == len(update.micro_batches)), autocast(world, pace):
-                loss = model(micro.batch.to(world.device), recompute=pace.recompute)
+            with _synchronised(model, now=number == len(update.micro_batches)):
+                with autocast(world, pace):
+                    loss = model(micro.batch.to(world.device), recompute=pace.recompute)
                 share = _share(loss, counts[micro.source])
                 (share * (pace.weights.get(micro.source, 1.0) * world.rank.of)).backward()  # type: ignore[no-untyped-call]
             sums[micro.source] += share.detach()
@@ -139,7 +141,7 @@ def _refuse_not_finite(update: Update, losses: Mapping[str, float], norm: float)
 
 def _seed(*numbers: int) -> int:
     """For what is drawn within an update: the same after a resume."""
-    return hash(numbers) % 2**63
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 class Clock:

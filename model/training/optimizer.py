@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from model.training.sharding import bare
+
 UNDECAYED = (
     "resampler.",
     "special_tokens.",
@@ -17,7 +19,7 @@ UNDECAYED = (
 
 def adam_w(model: nn.Module, *, weight_decay: float) -> torch.optim.AdamW:
     """Over the parameters that are trained; the rate is set before every step."""
-    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    trained = [(name, parameter) for name, parameter in bare(model).named_parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for name, p in trained if decays(name, p) is wanted], "weight_decay": weight_decay * wanted}
         for wanted in (True, False)

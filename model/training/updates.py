@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from model.batch import IGNORED, Batch, collate
@@ -23,10 +22,9 @@ from pipeline.disk import allow_many_open_files
 
 @dataclass(frozen=True)
 class Share:
-    """What a source adds to every update."""
+    """What a source adds to every update; the weight of its loss is the pace's."""
 
     batch: int  # samples, of all ranks
-    weight: float = 1.0  # of its loss (Flamingo §2.4: λ)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +114,7 @@ class Updates(Dataset[Update]):
 
     def _segment(self, sample: Sample) -> Segment:
         segment = self._builder.segment(sample.chunks)
-        positions = self._builder.config.language_model.positions
-        if len(segment) > positions:
+        if len(segment) > self._builder.config.language_model.positions:
             raise Unusable("too_long")
         return segment
 
@@ -147,7 +144,8 @@ class Updates(Dataset[Update]):
 
 
 def loaded(updates: Updates, first: int, last: int, *, processes: int = 0, ahead: int = 2) -> "DataLoader[Update]":
-    """Updates first … last − 1. processes: 0 makes them between the steps; ahead: updates that each has ready."""
+    """Updates first … last − 1. processes: of one thread each, 0 makes them between the steps; ahead: updates that each
+    has ready."""
     allow_many_open_files()  # every tensor that comes from a process is one
     return DataLoader(
         updates,
@@ -156,10 +154,4 @@ def loaded(updates: Updates, first: int, last: int, *, processes: int = 0, ahead
         num_workers=processes,
         prefetch_factor=ahead if processes else None,
         multiprocessing_context="spawn" if processes else None,
-        pin_memory=torch.cuda.is_available() and processes > 0,
-        worker_init_fn=_one_thread if processes else None,
     )
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)

@@ -31,7 +31,7 @@ class World:
 
     def sum(self, numbers: Sequence[float] | Tensor) -> Tensor:
         """float64, over all processes."""
-        total = torch.as_tensor(numbers, dtype=torch.float64).to(self.device)
+        total = torch.as_tensor(numbers, dtype=torch.float64).to(self.device, copy=True)
         if self.rank.of > 1:
             distributed.all_reduce(total)
         return total.cpu()

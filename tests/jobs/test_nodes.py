@@ -80,6 +80,7 @@ def records(root: Path, stage: str = "*") -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in root.glob(f"{stage}/commits/*.json")}
 
 
+@pytest.mark.slow
 def test_the_demo_outlives_a_node_and_takes_up_another(nodes: TwoNodes, tmp_path: Path) -> None:
     (port,) = free_ports(1)
 

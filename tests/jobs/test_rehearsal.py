@@ -19,6 +19,7 @@ def rehearse(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_through_kills_and_faults_every_row_is_accounted_for(tmp_path: Path) -> None:
     """Of latency alone it lasts 9 s, and the first node is lost within these."""
     small = ("--shards", "160", "--cpus", "2", "--kill-every", "3", "--lose-every", "6")

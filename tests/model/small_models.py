@@ -5,7 +5,8 @@ Every weight is random and every gate open, so that whatever can reach a logit d
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,9 @@ class Letters(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         return ["abcdefghijklmnopqrstuvwxyz ".find(letter) % 28 for letter in text]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(Letters, self.begin_of_text, size=self.size), ()
 
 
 def language_model_config(
