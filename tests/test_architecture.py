@@ -58,7 +58,7 @@ def test_of_another_stage_only_what_its_init_offers_is_imported(path: Path) -> N
 def test_ray_is_imported_where_execution_lies(path: Path) -> None:
     if "ray" in {name.split(".")[0] for name in imports_of(path)}:
         assert (
-            path.name in {"ray_executor.py", "ray_environment.py", "actors.py", "metrics.py"}
+            path.name in {"ray_executor.py", "ray_environment.py", "actors.py", "metrics.py", "ray_train.py"}
             or path.relative_to(ROOT).parts[0] == "trials"
         )
 

@@ -1,5 +1,6 @@
 """What is looked at before anything starts: whether a stage can be trained so, and what its result will depend on."""
 
+import logging
 import os
 from collections.abc import Mapping
 
@@ -8,40 +9,44 @@ import torch
 from model.config import ReViLMConfig
 from model.freezing import TRAINED, freeze
 from model.revilm import ReViLM
-from model.training.checkpoints import Checkpoints, refuse_small_disk
+from model.training.checkpoints import Checkpoints
 from model.training.data import identities, opening_of
-from model.training.encoders import open_encoder
 from model.training.patches import PatchReader
 from model.training.recipe import TrainRecipe
-from model.training.start import configuration, encoder_recipe, identity_of_start
-from pipeline.errors import FingerprintMismatch, RecipeError
+from model.training.sources import DOCUMENT
+from model.training.start import before, configuration, identity_of_start
+from pipeline.errors import FingerprintMismatch, InputError, RecipeError
 from pipeline.fingerprint import differences
 from pipeline.recipe import Json
 
 UNTOLD = {"sources", "start", "updates", "micro_batch", "recompute", "compiled", "checkpoint_every", "evaluate_every"}
 """Settings of a stage that change no result, or only how far it goes."""
 
+log = logging.getLogger("training")
+
 
 def check(recipe: TrainRecipe) -> dict[str, Json]:
     """→ settings: what a checkpoint was made of, so that only the same goes on from it.
 
-    Raises RecipeError, InputError and StorageError for whatever stands in the way of the first step, and
-    FingerprintMismatch where the stage's checkpoints were made of something else."""
+    Raises RecipeError and InputError for whatever stands in the way of the first step, and FingerprintMismatch where
+    the stage's checkpoints were made of something else."""
     config = configuration(recipe)
+    begins_with = identity_of_start(recipe)
+    refuse_patches(recipe, begins_with)
     opened = opening_of(recipe, config)()
     for name, source in opened.items():
         if not sum(source.sizes):
             raise RecipeError(f"source {name} has no samples")
-    refuse_other_patches(recipe)
-    settings = settings_of(recipe, identities(opened))
+    settings = settings_of(recipe, begins_with, identities(opened))
     latest = Checkpoints(recipe.folder).latest()
     if latest is not None:
         refuse_other(recipe.folder, Checkpoints(recipe.folder).state(latest)["settings"], settings)
     refuse_large(recipe, config)
+    warn_of_no_gain(recipe)
     return settings
 
 
-def settings_of(recipe: TrainRecipe, data: Mapping[str, Json]) -> dict[str, Json]:
+def settings_of(recipe: TrainRecipe, begins_with: Mapping[str, str], data: Mapping[str, Json]) -> dict[str, Json]:
     stage, section = recipe.stage_and_section
     sources = {
         name: {"data": data[name], **source.model_dump(mode="json", include={"batch", "weight", "learn"})}
@@ -53,7 +58,7 @@ def settings_of(recipe: TrainRecipe, data: Mapping[str, Json]) -> dict[str, Json
         "seed": recipe.seed,
         "model": model,
         "held_out": recipe.held_out.share,
-        "start": identity_of_start(recipe),
+        "start": dict(begins_with),
         "sources": sources,
         stage: section.model_dump(mode="json", exclude=UNTOLD | {"keep", "patience"}),
     }
@@ -69,29 +74,45 @@ def refuse_other(folder: str, made: Json, wanted: Json) -> None:
         )
 
 
-def refuse_other_patches(recipe: TrainRecipe) -> None:
-    """Raises RecipeError where cached patch tokens are of no use to the stage, InputError where another encoder made
-    them."""
+def refuse_patches(recipe: TrainRecipe, begins_with: Mapping[str, str]) -> None:
+    """Patch tokens stand for an image encoder that does not change: the very one that made them."""
     stage, section = recipe.stage_and_section
-    caches = [root for source in section.sources.values() for root in source.patches]
-    if caches and stage == "finetune":
-        raise RecipeError("finetune trains the image encoder, so its patch tokens change: leave out patches")
-    if caches and stage == "pretrain":
-        encoder = open_encoder(encoder_recipe(recipe))
-        for cache in map(PatchReader, caches):
-            cache.check(cache.corpus_identity, encoder)
+    roots = {root for source in section.sources.values() for root in source.patches}
+    if roots and stage == "finetune":
+        raise RecipeError("finetune trains the image encoder, so it needs the pictures: name no patches")
+    for root in sorted(roots) if stage == "pretrain" else ():
+        reader, wanted = PatchReader(root), begins_with["image_encoder"]
+        if reader.tower != wanted:
+            raise InputError(
+                f"the patches in {root} were made by an image encoder of other weights: theirs have sha256 "
+                f"{reader.tower[:12]}, those of model.image_encoder {wanted[:12]}. Make the patches anew"
+            )
+
+
+def warn_of_no_gain(recipe: TrainRecipe) -> None:
+    """Where a pretrain begins with a retrofit whose loss was no smaller with neighbours than without."""
+    begun = before(recipe)
+    if begun is None or begun.stage != "retrofit" or recipe.stage_and_section[1].train_retro:
+        return
+    gain = begun.checkpoints.state(begun.record)["figures"].get("neighbor_empty")
+    if gain is not None and gain[1] <= 0:
+        log.warning(
+            "pretrain begins with a retrofit that shows no gain by neighbours (%.4f, 95 %% interval %.4f … %.4f nats a "
+            "token), and leaves its layers as they are. Train retrofit longer, or set pretrain.train_retro=true",
+            *gain,
+        )
 
 
 def refuse_large(recipe: TrainRecipe, config: ReViLMConfig) -> None:
     """By an estimate: weights, gradients and moments exactly, activations roughly. Raises RecipeError for too little
-    memory, StorageError for too small a disk."""
+    memory or too small a disk."""
     stage, section = recipe.stage_and_section
     with torch.device("meta"):
         model = ReViLM(config)
     freeze(model, stage, train_retrieval=section.train_retro)
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     frozen = sum(each.numel() for each in model.parameters()) - trained
-    refuse_small_disk(recipe.folder, 3 * 4 * trained, section.keep + 1)
+    Checkpoints(recipe.folder).refuse_small_disk(3 * 4 * trained, section.keep + 1)
     weights = 16 * trained + (2 if section.precision == "bf16" else 4) * frozen
     due = (weights / _shards(recipe) + activation_bytes(recipe, config)) / 2**30
     room, where = _memory_gib(recipe)
@@ -107,18 +128,18 @@ def activation_bytes(recipe: TrainRecipe, config: ReViLMConfig) -> float:
     """Of a micro-batch: what every layer of the decoder, of the resampler and of a trained image encoder keeps."""
     stage, section = recipe.stage_and_section
     text = config.language_model
-    tokens = section.micro_batch * (section.text_tokens + 2)
+    fives = any(source.samples for source in section.sources.values())
+    captions = section.micro_batch * (DOCUMENT if fives or stage == "language" else 1)
+    tokens = captions * (section.text_tokens + 2)
     width_bytes = 2 if section.precision == "bf16" else 4
     kept = 1 if section.recompute == "layers" else 16  # vectors of the width, a token and layer
     total = tokens * text.width * text.layers * kept
     total += tokens * text.vocabulary * 2
     if config.vision is not None:
         tower, resampler = config.vision.encoder, config.vision.resampler
-        pictures = section.micro_batch * (5 if any(source.samples for source in section.sources.values()) else 1)
-        total += pictures * (tower.grid**2 + resampler.latents) * tower.width * resampler.layers * 12
-        total += (
-            pictures * tower.grid**2 * tower.width * tower.layers * (16 if "image_encoder" in TRAINED[stage] else 0)
-        )
+        total += captions * (tower.grid**2 + resampler.latents) * tower.width * resampler.layers * 12
+        if "image_encoder" in TRAINED[stage]:
+            total += captions * tower.grid**2 * tower.width * tower.layers * 16
     return float(total * width_bytes)
 
 
@@ -129,8 +150,11 @@ def _shards(recipe: TrainRecipe) -> int:
 
 
 def _memory_gib(recipe: TrainRecipe) -> tuple[float, str]:
-    """Of the device where the recipe is read: the cluster's workers are taken to be like it."""
+    """Of a worker on the device where the recipe is read: a cluster's are taken to be like it."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory / 2**30, "the GPU"
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return memory, "this machine"
+    most = recipe.workers[1] if isinstance(recipe.workers, tuple) else recipe.workers
+    if most == 1 or os.environ.get("RAY_ADDRESS"):
+        return memory, "this machine"
+    return memory / most, f"this machine's share for one of {most}"

@@ -8,20 +8,25 @@ Only what a record names is a checkpoint; what a killed process left behind is s
 """
 
 import json
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from model.checkpoint import Reference
 from pipeline.checksums import sha256_of_file
 from pipeline.commits import FileEntry, misfit
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError, PipelineError, RecipeError
 from pipeline.recipe import Json, Section
 from pipeline.storage import SCRATCH, LocalStore, Store, open_store
 
-FOLDER, FINISHED, STATE = "checkpoints", "finished.json", "state.json"
+FOLDER, FINISHED = "checkpoints", "finished.json"
+MODEL, STATE = "model", "state.json"  # of a checkpoint
+ALL_MADE, NO_BETTER = "all updates are made", "no better any more"  # why a stage is finished
 
 
 class Record(Section):
@@ -68,7 +73,7 @@ class Checkpoints:
     @contextmanager
     def writing(self, update: int, score: float | None = None) -> Iterator[Path]:
         """A folder to write a checkpoint's files to; when the block ends they are one. Raises StorageError where there
-        is no room."""
+        is no room, and PipelineError where somebody else made one of the same update meanwhile."""
         with self._store.scratch() as scratch, TemporaryDirectory(dir=scratch) as made:
             yield Path(made)
             self._commit(Path(made), update, score)
@@ -82,10 +87,15 @@ class Checkpoints:
         )
         self._store.put({path: f"{folder}/{entry.path}" for path, entry in zip(paths, entries, strict=True)})
         record = Record(update=update, folder=folder, files=entries, score=score)
-        self._store.create(_record_path(update), record.model_dump_json().encode())
+        data, path = record.model_dump_json().encode(), _record_path(update)
+        # An object store may not tell that it was this very call that made the file.
+        if not self._store.create(path, data) and self._store.read(path) != data:
+            raise PipelineError(f"{self.folder}/{path} is there already: another training is at work in that folder")
 
     def sweep(self) -> None:
         """Delete what killed processes left in the making; nobody else may be at work here."""
+        empty = [f"{FOLDER}/{name}" for name, size in self._store.list(FOLDER).items() if _is_record(name) and not size]
+        self._store.delete(empty)  # a power cut leaves them, no writer makes one
         if isinstance(self._store, LocalStore):
             shutil.rmtree(Path(self._store.root, SCRATCH), ignore_errors=True)
 
@@ -102,32 +112,68 @@ class Checkpoints:
             _remove_empty_folders(Path(self._store.root, FOLDER))
 
     @contextmanager
-    def opened(self, record: Record) -> Iterator[Path]:
-        """Its files as local ones. Raises InputError where one is missing or has another size."""
-        self._check(record)
+    def opened(self, record: Record, begin: str = "") -> Iterator[Path]:
+        """Its files as local ones; begin: of their paths, of those that are wanted. Raises InputError where one is
+        missing, or is not the one that was written."""
+        wanted = [entry for entry in record.files if entry.path.startswith(begin)]
+        for entry in wanted:
+            path = f"{record.folder}/{entry.path}"
+            self._refuse(record, misfit(path, self._store.size(path), entry.bytes))
         if isinstance(self._store, LocalStore):
-            yield Path(self._store.root, record.folder)
+            folder = Path(self._store.root, record.folder)
+            self._check_sums(record, folder, wanted)
+            yield folder
             return
         with TemporaryDirectory() as copied:
-            for entry in record.files:
-                path = Path(copied, entry.path)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with self._store.open(f"{record.folder}/{entry.path}") as source, path.open("wb") as target:
-                    shutil.copyfileobj(source, target)
+            for entry in wanted:
+                self._copy(f"{record.folder}/{entry.path}", Path(copied, entry.path))
+            self._check_sums(record, Path(copied), wanted)
             yield Path(copied)
 
     def state(self, record: Record) -> dict[str, Json]:
-        found: dict[str, Json] = json.loads(self._store.read(f"{record.folder}/{STATE}"))
+        """Raises InputError as `opened` does."""
+        with self.opened(record, STATE) as folder:
+            found: dict[str, Json] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         return found
 
-    def _check(self, record: Record) -> None:
-        for entry in record.files:
-            path = f"{record.folder}/{entry.path}"
-            fault = misfit(path, self._store.size(path), entry.bytes)
-            if fault:
-                raise InputError(
-                    f"{self.folder}/{fault}: delete {_record_path(record.update)} to go on from the one before it"
-                )
+    def seen(self, reference: Reference) -> Reference:
+        """As a checkpoint's model names it: relative within the root of all stages, so that the root can be moved."""
+        if not isinstance(self._store, LocalStore):
+            return reference
+        folder, place = Path(self._store.root).resolve(), Path(reference.place).resolve()
+        if not place.is_relative_to(folder.parent):
+            return reference
+        return replace(reference, place=os.path.relpath(place, folder / FOLDER / "any" / MODEL))
+
+    def refuse_small_disk(self, checkpoint_bytes: int, kept: int) -> None:
+        """Raises RecipeError where the checkpoints that are kept, and the one in the making, do not fit on the disk of
+        a local folder."""
+        if not isinstance(self._store, LocalStore):
+            return
+        path = Path(self._store.root)
+        free = shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
+        due = checkpoint_bytes * (kept + 1) - sum(entry.bytes for record in self.records() for entry in record.files)
+        if free < due:
+            raise RecipeError(
+                f"{self.folder} has {free:,} bytes free, and {kept + 1} checkpoints of about {checkpoint_bytes:,} "
+                f"bytes need {due:,} more. Lower keep, or take another root"
+            )
+
+    def _copy(self, path: str, copied: Path) -> None:
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        with self._store.open(path) as source, copied.open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+    def _check_sums(self, record: Record, folder: Path, entries: Iterable[FileEntry]) -> None:
+        for entry in entries:
+            if sha256_of_file(folder / entry.path) != entry.sha256:
+                self._refuse(record, f"{record.folder}/{entry.path} is another file than the one that was written")
+
+    def _refuse(self, record: Record, fault: str | None) -> None:
+        if fault:
+            raise InputError(
+                f"{self.folder}/{fault}: delete {_record_path(record.update)} to go on from the one before it"
+            )
 
 
 def result_of(folder: str) -> tuple[Checkpoints, Record]:
@@ -140,24 +186,6 @@ def result_of(folder: str) -> tuple[Checkpoints, Record]:
         if record.update == finished.update:
             return checkpoints, record
     raise InputError(f"{folder}/{FINISHED} names checkpoint {finished.update}, which is not there any more")
-
-
-def free_bytes(folder: str) -> int | None:
-    """On the disk of a local folder."""
-    if not isinstance(open_store(folder), LocalStore):
-        return None
-    path = Path(folder)
-    return shutil.disk_usage(next(each for each in (path, *path.parents) if each.exists())).free
-
-
-def refuse_small_disk(folder: str, checkpoint_bytes: int, kept: int) -> None:
-    """Raises StorageError where the checkpoints that are kept, and the one in the making, do not fit."""
-    free, due = free_bytes(folder), checkpoint_bytes * (kept + 1)
-    if free is not None and free < due:
-        raise StorageError(
-            f"{folder} has {free:,} bytes free; {kept + 1} checkpoints of {checkpoint_bytes:,} bytes need {due:,}. "
-            "Lower keep, or take another root"
-        )
 
 
 def _is_record(name: str) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 
+from torch import Tensor
+
 from model.config import ReViLMConfig
 from model.training.recipe import TrainRecipe
 from model.training.samples import Sample, Unusable
@@ -13,16 +15,20 @@ Opening = Callable[[], dict[str, Opened]]
 """Travels to the loader's processes, where it opens what they read from."""
 
 
-def opening_of(recipe: TrainRecipe, config: ReViLMConfig, *, held_out: bool = False) -> Opening:
-    """held_out: of the pairs that are never learned, instead of the others."""
+def opening_of(recipe: TrainRecipe, config: ReViLMConfig, *, held_out: bool = False, cached: bool = True) -> Opening:
+    """held_out: of the pairs that are never learned, instead of the others. cached: False reads pictures also where
+    their patch tokens are at hand."""
     stage, section = recipe.stage_and_section
+    sources = section.sources
+    if not cached:
+        sources = {name: source.model_copy(update={"patches": ()}) for name, source in sources.items()}
     split = Split(recipe.held_out.share, "the held out" if held_out else "the others")
-    image_size = config.vision.encoder.image_size if config.vision else None
+    encoder = config.vision.encoder if config.vision else None
     if stage == "language":
-        reads = Reads(DOCUMENT - 1, image_size, split, fewer_will_do=True)
-        return partial(open_sources, section.sources, reads, "documents")
+        reads = Reads(DOCUMENT - 1, encoder, split, fewer_will_do=True)
+        return partial(open_sources, sources, reads, "documents")
     k = config.retrieval.neighbors if config.retrieval.mode != "none" else 0
-    return partial(open_sources, section.sources, Reads(k, image_size, split), "samples")
+    return partial(open_sources, sources, Reads(k, encoder, split), "samples")
 
 
 def identities(opened: Mapping[str, Opened]) -> dict[str, dict[str, str]]:
@@ -45,6 +51,16 @@ def held_out_samples(recipe: TrainRecipe, config: ReViLMConfig) -> list[Sample]:
         return []
     first = next(iter(opening_of(recipe, config, held_out=True)().values()))
     return list(islice(usable_samples(first), recipe.held_out.samples))
+
+
+def held_out_pictures(recipe: TrainRecipe, config: ReViLMConfig) -> dict[str, Tensor]:
+    """Pixels by the sample's id, of those that are given a caption, where training knows their patch tokens alone."""
+    source = next(iter(recipe.stage_and_section[1].sources.values()))
+    if not source.patches or config.vision is None:
+        return {}
+    first = next(iter(opening_of(recipe, config, held_out=True, cached=False)().values()))
+    samples = islice(usable_samples(first), recipe.held_out.captioned)
+    return {sample.id: image for sample in samples if (image := sample.chunks[-1].image) is not None}
 
 
 def captions(opening: Opening) -> Iterator[str]:

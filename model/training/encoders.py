@@ -30,9 +30,11 @@ class EncoderRecipe(Section):
         return self
 
     def files(self) -> tuple[str | Path, Path]:
-        """What model.open_clip_weights.config_of takes, and the weights. Raises InputError where the root's stage is
-        not whole."""
+        """What model.open_clip_weights.config_of takes, and the weights. Raises RecipeError where there are
+        none, InputError where the root's stage is not whole."""
         if self.model is not None and self.weights is not None:
+            if not self.weights.is_file():
+                raise RecipeError(f"{self.weights} is not there; allowed is a .safetensors file of open_clip's CLIP")
             return Path(self.model) if self.model.endswith(".json") else self.model, self.weights
         assert self.root is not None, "one of two is said"
         whole = Whole.open(self.root, "encoder")

@@ -3,7 +3,7 @@
 import torch
 
 from model.training.check import check
-from model.training.checkpoints import Checkpoints, Finished
+from model.training.checkpoints import ALL_MADE, FINISHED, MODEL, Checkpoints, Finished
 from model.training.recipe import TrainRecipe
 from model.training.stage import train_stage
 from model.training.world import World, joined, local_device
@@ -30,10 +30,22 @@ def launch(recipe: TrainRecipe) -> str:
 
 
 def told(recipe: TrainRecipe, finished: Finished) -> str:
-    stage, _ = recipe.stage_and_section
+    stage, section = recipe.stage_and_section
     checkpoints = Checkpoints(recipe.folder)
     (record,) = (record for record in checkpoints.records() if record.update == finished.update)
     figures = checkpoints.state(record)["figures"]
     lines = [f"{stage}: {finished.why}; its result is update {finished.update:,}"]
     lines += [f"  {name:<26}{value:>9.4f}   {low:.4f} … {high:.4f}" for name, (value, low, high) in figures.items()]
-    return "\n".join([*lines, f"\nThe model lies in {recipe.folder}/{record.folder}/model"])
+    lines += ["", f"The model lies in {recipe.folder}/{record.folder}/{MODEL}"]
+    if stage == "retrofit" and "neighbor_empty" in figures:
+        lines.append(gain_told(*figures["neighbor_empty"]))
+    if finished.why == ALL_MADE and finished.update < section.updates:
+        lines.append(f"For the {section.updates:,} updates of the recipe, remove {recipe.folder}/{FINISHED} first")
+    return "\n".join(lines)
+
+
+def gain_told(gain: float, low: float, high: float) -> str:
+    verdict = "the neighbours help" if low > 0 else "no gain by neighbours is shown"
+    return (
+        f"Loss without neighbours minus loss: {gain:.4f} nats a token, 95 % interval {low:.4f} … {high:.4f}: {verdict}"
+    )

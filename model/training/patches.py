@@ -23,7 +23,7 @@ from pydantic import Field
 from model.config import ImageEncoderConfig, from_dict, to_dict
 from model.training.encoders import EncoderRecipe, open_encoder
 from pipeline.commits import Whole
-from pipeline.errors import InputError, RecipeError
+from pipeline.errors import RecipeError
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage
@@ -206,22 +206,6 @@ class PatchReader:
     def shape(self) -> tuple[int, int]:
         """S, E."""
         return self.encoder.grid**2, self.encoder.width
-
-    def check(self, corpus_identity: str, encoder: "ImageEncoder") -> None:
-        """Raises InputError where the patches are of another corpus, or by another encoder."""
-        from model.checkpoint import tensors_digest
-
-        where = f"{self._whole.folder.root}/{Patches.name}"
-        for what, made, wanted in (
-            ("corpus of identity", self.corpus_identity, corpus_identity),
-            ("image encoder", self.encoder, encoder.config),
-            ("image encoder with weights of sha256", self.tower, tensors_digest(encoder)),
-        ):
-            if made != wanted:
-                raise InputError(
-                    f"{where} was made with the {what} {made}, and what is asked for is {wanted}. Make the patches "
-                    "anew in another root, or read the pictures instead"
-                )
 
     def patches(self, row_id: int) -> "Tensor | None":
         """(1, S, E) float16 in memory of its own, or None where the picture could not be read. Raises IndexError where

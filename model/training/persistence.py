@@ -13,13 +13,13 @@ from model.checkpoint import Reference, save_pretrained
 from model.config import ReViLMConfig
 from model.revilm import ReViLM
 from model.tokenizer import Tokenizer
-from model.training.checkpoints import STATE
+from model.training.checkpoints import MODEL, STATE
 from model.training.sharding import bare
 from model.training.updates import Update
 from pipeline.errors import InputError
 from pipeline.recipe import Json
 
-MODEL, OPTIMIZER = "model", "optimizer.safetensors"
+OPTIMIZER = "optimizer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 

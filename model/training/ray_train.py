@@ -13,17 +13,22 @@ from model.training.recipe import TrainRecipe
 from model.training.stage import train_stage
 from model.training.world import World
 from pipeline.errors import PipelineError
-from pipeline.ray_executor import running_ray
 from pipeline.recipe import Json
 from pipeline.storage import absolute_root
+
+NOISE = "Failed to query Ray Train Controller actor state|Reporting training result"
+"""Lines that say nothing to a person. An embedded Ray has no dashboard, and an actor that asks it complains every
+second; every worker tells every report."""
 
 
 def train_on_ray(recipe: TrainRecipe, settings: Mapping[str, Json]) -> None:
     """Raises PipelineError where training cannot go on, or more workers are lost than the recipe allows."""
+    _quieten()
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from pipeline.ray_executor import running_ray
 
     with running_ray(recipe.cpus):
         on_gpus = ray.cluster_resources().get("GPU", 0) > 0
@@ -53,6 +58,13 @@ def train_on_ray(recipe: TrainRecipe, settings: Mapping[str, Json]) -> None:
             raise PipelineError(f"training stopped: {error}") from error
     if result.return_value:
         raise PipelineError(result.return_value)
+
+
+def _quieten() -> None:
+    """So that a person sees the training's own lines. Ray reads this when it is imported."""
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", NOISE)
+    if not os.environ.get("RAY_ADDRESS"):
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # nobody takes this machine away
 
 
 def _work(config: dict[str, Any]) -> str | None:

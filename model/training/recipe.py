@@ -63,7 +63,7 @@ class StageRecipe(Section):
     recompute: Literal["none", "layers"] = "none"
     compiled: bool = False
     image_size: int | None = None  # px, of finetune; None: as in pretrain
-    train_retro: bool = False  # pretrain: the retrieval layers too
+    train_retro: bool = False  # of pretrain: the retrieval layers too
     patience: int | None = Field(None, ge=1)  # evaluations without a better CIDEr-D, after which the stage ends
     checkpoint_every: int = Field(500, ge=1)  # updates
     evaluate_every: int = Field(500, ge=1)
@@ -110,6 +110,26 @@ class TrainRecipe(Section):
     retrofit: StageRecipe | None = None
     pretrain: StageRecipe | None = None
     finetune: StageRecipe | None = None
+
+    @model_validator(mode="after")
+    def _patient_with_something(self) -> Self:
+        for name in STAGES:
+            section: StageRecipe | None = getattr(self, name)
+            if section is not None and section.patience and not self.held_out.share:
+                raise ValueError(f"{name}.patience counts evaluations, and held_out.share is 0, so that there is none")
+        return self
+
+    @model_validator(mode="after")
+    def _each_in_its_stage(self) -> Self:
+        for name in STAGES:
+            section: StageRecipe | None = getattr(self, name)
+            if section is not None and section.image_size is not None and name != "finetune":
+                raise ValueError(
+                    f"{name}.image_size belongs to finetune; before it, set model.image_encoder.image_size"
+                )
+            if section is not None and section.train_retro and name != "pretrain":
+                raise ValueError(f"{name}.train_retro belongs to pretrain; retrofit and finetune train those layers")
+        return self
 
     @property
     def stage_and_section(self) -> tuple[StageName, StageRecipe]:

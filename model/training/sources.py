@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
+from model.config import ImageEncoderConfig
 from model.sequence import Chunk
 from model.training.patches import PatchReader
 from model.training.pictures import decode
@@ -96,7 +97,7 @@ class Reads:
     """What is read of a source, and how."""
 
     k: int  # neighbours; 0: none
-    image_size: int | None  # px; None: no pictures
+    encoder: ImageEncoderConfig | None  # that looks at the pictures; None: no pictures
     split: Split = Split()
     fewer_will_do: bool = False  # than k, where fewer are stored
 
@@ -161,7 +162,8 @@ class Documents:
     def sample(self, shard: int, row: int) -> Sample:
         """1 to 5 captions, the number drawn by the pair's id; its own is the last."""
         sample = self.source.sample(shard, row)
-        texts = [text for chunk in sample.chunks for text in [*chunk.neighbors, chunk.text]]
+        # The nearest stands just before the own caption, so that short documents hold it.
+        texts = [text for chunk in sample.chunks for text in [*reversed(chunk.neighbors), chunk.text]]
         length = 1 + zlib.crc32(f"{sample.id} document".encode()) % DOCUMENT
         return Sample(sample.id, tuple(Chunk(text=text) for text in texts[-length:]))
 
@@ -193,9 +195,7 @@ class FivePairs:
 
     def sample(self, shard: int, row: int) -> Sample:
         columns, neighbors = self._opened(shard)
-        pair_id = columns["pair_id"][row].as_py()
-        self._reads.split.refuse(pair_id)
-        pairs = columns["pairs"][row].as_py()
+        pair_id, pairs = columns["pair_id"][row].as_py(), columns["pairs"][row].as_py()
         self._reads.split.refuse(pair_id, [pair["pair_id"] for pair in pairs])
         first = neighbors.starts[row] if neighbors else 0
         chunks = tuple(
@@ -244,18 +244,29 @@ def neighbors_of(recipe: SourceRecipe, corpus: CorpusReader, reads: Reads) -> Ne
     return reader
 
 
+def cached(root: str, encoder: ImageEncoderConfig) -> PatchReader:
+    reader = PatchReader(root)
+    if reader.encoder != encoder:
+        raise InputError(
+            f"the patches in {root} are of {reader.encoder}, and the model's image encoder is {encoder}. Make the "
+            "patches anew, or leave them out of the recipe: the pictures are read then"
+        )
+    return reader
+
+
 def pictures_of(corpora: Sequence[CorpusReader], recipe: SourceRecipe, reads: Reads) -> list[Pictures]:
     """One a corpus; none where no pictures are read."""
-    if reads.image_size is None:
+    if reads.encoder is None:
         return []
-    caches = {cache.corpus_identity: cache for cache in map(PatchReader, recipe.patches)}
+    opened = [cached(root, reads.encoder) for root in recipe.patches]
+    caches = {cache.corpus_identity: cache for cache in opened}
     missing = [corpus.identity for corpus in corpora if caches and corpus.identity not in caches]
     if missing:
         raise InputError(
             f"patches {', '.join(recipe.patches)} hold no patch tokens of the corpora of identity "
             f"{', '.join(identity[:12] for identity in missing)}; name a cache of each corpus, or none"
         )
-    return [Pictures(corpus, reads.image_size, caches.get(corpus.identity)) for corpus in corpora]
+    return [Pictures(corpus, reads.encoder.image_size, caches.get(corpus.identity)) for corpus in corpora]
 
 
 Opened = Pairs | Documents | FivePairs

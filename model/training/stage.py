@@ -6,15 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from itertools import takewhile
 
+from torch import Tensor
+
 from model.checkpoint import from_pretrained, references_of
 from model.freezing import freeze
 from model.sequence import SequenceBuilder
-from model.training.checkpoints import Checkpoints, Record
-from model.training.data import captions, held_out_samples, opening_of
+from model.training.checkpoints import ALL_MADE, MODEL, NO_BETTER, Checkpoints, Record
+from model.training.data import captions, held_out_pictures, held_out_samples, opening_of
 from model.training.grounding import measure_grounding
 from model.training.loop import NotFinite, Pace, Stepped, autocast, train
 from model.training.optimizer import adam_w
-from model.training.persistence import MODEL, OPTIMIZER, gathered, read_moments, write_batches, write_checkpoint
+from model.training.persistence import OPTIMIZER, gathered, read_moments, write_batches, write_checkpoint
 from model.training.recipe import TrainRecipe
 from model.training.samples import Sample
 from model.training.sharding import bare, evaluated_as_whole, wrapped
@@ -88,7 +90,7 @@ class StageTraining:
         best = self.checkpoints.best() if self.section.patience else self.checkpoints.latest()
         assert best is not None, "the last update is followed by a checkpoint"
         if self.world.leads:
-            self.checkpoints.finish(best.update, "no better any more" if self._stale else "all updates are made")
+            self.checkpoints.finish(best.update, NO_BETTER if self._stale else ALL_MADE)
         self.world.wait()
 
     @property
@@ -121,15 +123,21 @@ class StageTraining:
         self.done = stepped.update.number + 1
         self.watch.stepped(stepped)
         last = self.done == self.section.updates
+        best = False
         if self._held_out and (last or self.done % self.section.evaluate_every == 0):
             self._evaluate()
-        if last or self._stale or self.done % self.section.checkpoint_every == 0:
+            best = self.section.patience is not None and not self.stale
+        if last or best or self._stale or self.done % self.section.checkpoint_every == 0:
             self._save()
             self.report({"update": self.done, **{f"loss_{name}": loss for name, loss in stepped.losses.items()}})
 
     @cached_property
     def _held_out(self) -> list[Sample]:
         return held_out_samples(self.recipe, self.config)
+
+    @cached_property
+    def _pictures(self) -> dict[str, Tensor]:
+        return held_out_pictures(self.recipe, self.config)
 
     def _evaluate(self) -> None:
         """By every process the same, so that none waits for another."""
@@ -148,7 +156,7 @@ class StageTraining:
         self.stale = 0 if self.score < self.best else self.stale + 1
         self.best = min(self.best, self.score)
         self.figures = {name: [each.value, each.low, each.high] for name, each in figures.items()}
-        self.watch.evaluated(self.done, grounding, self._held_out)
+        self.watch.evaluated(self.done, grounding, self._held_out, self._pictures if self.world.leads else {})
 
     def _save(self) -> None:
         tensors = gathered(self.model, self.optimizer, self.references, keep=self.world.leads)
@@ -156,7 +164,8 @@ class StageTraining:
             state = {"settings": self.settings, "figures": self.figures, "best": self.best, "stale": self.stale}
             state["update"] = self.done
             with self.checkpoints.writing(self.done, self.score) as folder:
-                write_checkpoint(folder, self.config, self.tokenizer, tensors, self.references, state)
+                references = {part: self.checkpoints.seen(each) for part, each in self.references.items()}
+                write_checkpoint(folder, self.config, self.tokenizer, tensors, references, state)
             self.checkpoints.prune(self.section.keep)
         self.world.wait()
 
@@ -167,11 +176,13 @@ class StageTraining:
             log.error("the batches of update %d are in %s", update.number, path)
 
     def _restore(self, latest: Record) -> None:
-        with self.checkpoints.opened(latest) as folder:
+        with self.checkpoints.opened(latest, OPTIMIZER) as folder:
             read_moments(folder / OPTIMIZER, self.model, self.optimizer, latest.update)
         state = self.checkpoints.state(latest)
         self.done, self.score, self.figures = latest.update, latest.score, state["figures"]
         self.best, self.stale = state["best"], state["stale"]
+        if self.world.leads:
+            log.info("%s goes on behind update %d of %d", self.stage, self.done, self.section.updates)
 
 
 def _begin(recipe: TrainRecipe) -> Start:
@@ -179,6 +190,6 @@ def _begin(recipe: TrainRecipe) -> Start:
 
 
 def _go_on(checkpoints: Checkpoints, latest: Record) -> Start:
-    with checkpoints.opened(latest) as folder:
+    with checkpoints.opened(latest, f"{MODEL}/") as folder:
         read = from_pretrained(folder / MODEL)
         return Start(read.model, read.tokenizer, references_of(folder / MODEL))

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoint import Reference, configuration_of, from_pretrained, references_of, tensors_digest
+from model.checkpoint import CONFIG, Reference, configuration_of, from_pretrained, references_of, tensors_digest
 from model.config import ImageEncoderConfig, LanguageModelConfig, RetrievalConfig, ReViLMConfig
 from model.hugging_face import read_config, read_language_model
 from model.image_encoder import ImageEncoder
 from model.presets import preset
 from model.revilm import ReViLM
 from model.tokenizer import Tokenizer
-from model.training.checkpoints import Checkpoints, Record, result_of
+from model.training.checkpoints import MODEL, Checkpoints, Record, result_of
 from model.training.encoders import EncoderRecipe, encoder_config, open_encoder
 from model.training.recipe import StageName, TrainRecipe
 from pipeline.checksums import sha256_of_file, sha256_of_json
@@ -30,6 +30,7 @@ from pipeline.errors import InputError, RecipeError
 TOKENIZER_CAPTIONS = 50_000  # that a tokenizer is trained on
 REFERRED = ("language_model", "image_encoder", "text_encoder", "retrieval_cross_attention")
 """Parts that a stage may leave as they were."""
+LOADED = (".safetensors", ".json")  # of a Hugging Face folder
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,19 @@ class Before:
     @property
     def identity(self) -> str:
         """Of its model, whose checksums the record has."""
-        return sha256_of_json({file.path: file.sha256 for file in self.record.files if file.path.startswith("model/")})
+        return sha256_of_json(
+            {file.path: file.sha256 for file in self.record.files if file.path.startswith(f"{MODEL}/")}
+        )
 
     @contextmanager
     def folder(self) -> Iterator[Path]:
-        with self.checkpoints.opened(self.record) as opened:
-            yield opened / "model"
+        with self.checkpoints.opened(self.record, f"{MODEL}/") as opened:
+            yield opened / MODEL
+
+    @property
+    def configuration(self) -> ReViLMConfig:
+        with self.checkpoints.opened(self.record, f"{MODEL}/{CONFIG}") as opened:
+            return configuration_of(opened / MODEL)
 
     @property
     def lasts(self) -> bool:
@@ -92,10 +100,10 @@ def identity_of_start(recipe: TrainRecipe) -> dict[str, str]:
         found[stage_before.stage] = stage_before.identity
     elif folder is not None:
         found["language_model"] = sha256_of_json(
-            {path.name: sha256_of_file(path) for path in sorted(folder.glob("*.safetensors"))}
+            {path.name: sha256_of_file(path) for path in sorted(folder.glob("*")) if path.suffix in LOADED}
         )
     if recipe.stage == "pretrain":
-        found["image_encoder"] = sha256_of_file(encoder_recipe(recipe).files()[1])
+        found["image_encoder"] = tensors_digest(open_encoder(encoder_recipe(recipe)))
     return found
 
 
@@ -142,8 +150,7 @@ def _retrieval(recipe: TrainRecipe, shape: RetrievalConfig) -> RetrievalConfig:
 def _configuration_before(recipe: TrainRecipe) -> ReViLMConfig:
     stage_before = before(recipe)
     assert stage_before is not None, "asked of stages that have one"
-    with stage_before.folder() as folder:
-        return configuration_of(folder)
+    return stage_before.configuration
 
 
 def _language_model(recipe: TrainRecipe, shape: LanguageModelConfig) -> LanguageModelConfig:
@@ -193,11 +200,11 @@ def _from_language_model(recipe: TrainRecipe, config: ReViLMConfig) -> Start:
 
 def _from_stage(recipe: TrainRecipe, config: ReViLMConfig, folder: Path, *, lasts: bool) -> Start:
     read = from_pretrained(folder, config)
-    references: dict[str, Reference] = {}
+    kept = [part for part in REFERRED if part not in read.new_parts and getattr(read.model, part, None)]
+    known = references_of(folder)
+    references = {part: known[part] for part in kept if part in known}
     if lasts:
-        known = references_of(folder)
-        kept = [part for part in REFERRED if part not in read.new_parts and getattr(read.model, part, None)]
-        references = {part: known.get(part) or _reference(folder, read.model, part) for part in kept}
+        references |= {part: _reference(folder, read.model, part) for part in kept if part not in known}
     encoder = _image_encoder(recipe, references)
     if encoder is not None:
         read.model.image_encoder = encoder

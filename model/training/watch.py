@@ -1,12 +1,13 @@
 """What a stage shows while it trains: figures of every update, and what an evaluation found, in every view there is."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 
 import torch
+from torch import Tensor
 
 from model.flops import training_flops
 from model.revilm import ReViLM
@@ -57,7 +58,10 @@ class Watch:
             for view in self.views:
                 view.step(step)
 
-    def evaluated(self, update: int, grounding: Grounding, samples: Sequence[Sample]) -> None:
+    def evaluated(
+        self, update: int, grounding: Grounding, samples: Sequence[Sample], pictures: Mapping[str, Tensor]
+    ) -> None:
+        """pictures: as captions_page takes them."""
         stage, section = self.recipe.stage_and_section
         for view in self.views:
             view.evaluated(update, {name: figure.value for name, figure in grounding.figures().items()})
@@ -66,7 +70,7 @@ class Watch:
         for warning in grounding.warnings(stage=stage, warmed_up=update > section.warm_up):
             log.warning("%s", warning)
         if self.folder is not None:
-            page = captions_page(update, grounding, samples)
+            page = captions_page(update, grounding, samples, pictures=pictures)
             (self.folder / f"captions_{update:08d}.html").write_text(page, encoding="utf-8")
 
     def close(self) -> None:

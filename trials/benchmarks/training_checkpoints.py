@@ -14,10 +14,10 @@ from model.checkpoint import Reference, from_pretrained, save_pretrained, tensor
 from model.freezing import TRAINED, freeze
 from model.revilm import ReViLM
 from model.tokenizer import Tokenizer
-from model.training.checkpoints import Checkpoints
+from model.training.checkpoints import MODEL, Checkpoints
 from model.training.loop import train
 from model.training.optimizer import adam_w
-from model.training.persistence import MODEL, OPTIMIZER, gathered, read_moments, write_checkpoint
+from model.training.persistence import OPTIMIZER, gathered, read_moments, write_checkpoint
 from model.training.world import World
 from trials.benchmarks.clock import seconds
 from trials.benchmarks.model_samples import Captions

@@ -136,7 +136,7 @@ class OnDisk:
         patches = (self.root,) if given == "patch tokens" else ()
         source = SourceRecipe(corpus=self.root, neighbors=self.root, patches=patches)
         k = NEIGHBORS if config.retrieval.mode != "none" else 0
-        return partial(open_sources, {SOURCE: source}, Reads(k, config.vision.encoder.image_size))
+        return partial(open_sources, {SOURCE: source}, Reads(k, config.vision.encoder))
 
     def updates(self, config: ReViLMConfig, batch: int, given: Given) -> Updates:
         return _updates(self.opening(config, given), self.captions, config, batch)
