@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "pipeline": {"pipeline"},
     "demo": {"demo", "pipeline", "stages"},
     "stages": {"stages", "pipeline"},
-    "trials": {"trials", "pipeline", "stages", "model"},
+    "trials": {"trials", "pipeline", "stages", "model", "demo"},
     "jobs": set(OURS),
     "model": {"model"},
     "model/training": {"model", "pipeline", "stages"},
