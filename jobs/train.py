@@ -4,6 +4,7 @@
 stage=language | retrofit | pretrain | finetune; each begins with the result of the one before it.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -20,7 +21,9 @@ def main(argv: Sequence[str]) -> int:
     from model.training.recipe import TrainRecipe
 
     recipe = load_recipe(TrainRecipe, given.recipe, given.overrides)
-    print(launch(recipe))
+    told = launch(recipe)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts a driver for every process
+        print(told)
     return 0
 
 
