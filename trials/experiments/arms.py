@@ -47,7 +47,7 @@ class Budget:
     asked: int = 8  # pictures of a test group that are to be captioned
     language: Course = Course(updates=600, batch=32)
     retrofit: Course = Course(updates=200, batch=64)
-    pretrain: Course = Course(updates=500, batch=32)
+    pretrain: Course = Course(updates=3000, batch=32)
 
 
 NONE = Arm(name="none", mode="none")
