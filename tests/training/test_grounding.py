@@ -1,7 +1,7 @@
 """Grounding meters on models of which is known what they use."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -28,15 +28,6 @@ KINDS = 3  # of pictures, and of neighbours
 class Readable(Letters):
     def decode(self, ids: Sequence[int]) -> str:
         return "".join("abcdefghijklmnopqrstuvwxyz ??"[each] for each in ids)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices as small as theirs take several times longer when two threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def told_by_both(number: int, seed: int = 0) -> list[Sample]:
