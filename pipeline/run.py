@@ -12,6 +12,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
@@ -32,12 +33,17 @@ SHOWN = 20  # failed shards, of a report
 
 def _seen_by_all(root: str) -> str:
     if os.environ.get("RAY_ADDRESS") and "://" not in root and not os.path.isabs(root):
-        raise ValueError("is relative, and a cluster job runs in a temporary folder: give /… or a url")
+        raise ValueError(
+            "is relative, and a cluster job runs in a temporary folder: give /… or, where one is allowed, a url"
+        )
     return root
 
 
 Root = Annotated[str, AfterValidator(_seen_by_all)]
 """Of a run: a folder or an fsspec url; on a cluster absolute and shared."""
+
+LocalPath = Annotated[Path, AfterValidator(lambda path: Path(_seen_by_all(str(path))))]
+"""A file or folder that every machine sees at the same place; on a cluster absolute."""
 
 
 class Base(Section):

@@ -10,7 +10,7 @@ from model.config import ReViLMConfig
 from model.freezing import TRAINED, freeze
 from model.revilm import ReViLM
 from model.training.checkpoints import Checkpoints
-from model.training.data import identities, opening_of
+from model.training.data import held_out, identities, opening_of
 from model.training.patches import PatchReader
 from model.training.recipe import TrainRecipe
 from model.training.sources import DOCUMENT
@@ -37,11 +37,13 @@ def check(recipe: TrainRecipe) -> dict[str, Json]:
     for name, source in opened.items():
         if not sum(source.sizes):
             raise RecipeError(f"source {name} has no samples")
+    refuse_idle_patience(recipe, config)
     settings = settings_of(recipe, begins_with, identities(opened))
     latest = Checkpoints(recipe.folder).latest()
     if latest is not None:
         refuse_other(recipe.folder, Checkpoints(recipe.folder).state(latest)["settings"], settings)
     refuse_large(recipe, config)
+    refuse_sharding_alone(recipe)
     warn_of_no_gain(recipe)
     return settings
 
@@ -59,6 +61,7 @@ def settings_of(recipe: TrainRecipe, begins_with: Mapping[str, str], data: Mappi
         "model": model,
         "held_out": recipe.held_out.share,
         "start": dict(begins_with),
+        "evaluated": next(iter(section.sources)),  # whose held-out pairs are looked at
         "sources": sources,
         stage: section.model_dump(mode="json", exclude=UNTOLD | {"keep", "patience"}),
     }
@@ -89,6 +92,22 @@ def refuse_patches(recipe: TrainRecipe, begins_with: Mapping[str, str]) -> None:
             )
 
 
+def refuse_sharding_alone(recipe: TrainRecipe) -> None:
+    """Raises RecipeError where no processes are joined that could hold a part each."""
+    if recipe.sharding == "fsdp" and recipe.engine == "local" and "WORLD_SIZE" not in os.environ:
+        raise RecipeError("sharding=fsdp is for several processes: set engine=ray, or start the job by torchrun")
+
+
+def refuse_idle_patience(recipe: TrainRecipe, config: ReViLMConfig) -> None:
+    """Patience counts evaluations, and these need samples that are held out. Raises RecipeError."""
+    stage, section = recipe.stage_and_section
+    if section.patience and next(held_out(recipe, config), None) is None:
+        raise RecipeError(
+            f"{stage}.patience counts evaluations, and held_out.share {recipe.held_out.share} leaves nothing to "
+            f"evaluate of source {next(iter(section.sources))}: raise it"
+        )
+
+
 def warn_of_no_gain(recipe: TrainRecipe) -> None:
     """Where a pretrain begins with a retrofit whose loss was no smaller with neighbours than without."""
     begun = before(recipe)
@@ -105,7 +124,7 @@ def warn_of_no_gain(recipe: TrainRecipe) -> None:
 
 def refuse_large(recipe: TrainRecipe, config: ReViLMConfig) -> None:
     """By an estimate: weights, gradients and moments exactly, activations roughly. Raises RecipeError for too little
-    memory or too small a disk."""
+    memory, of which a cluster's driver only warns, or too small a disk."""
     stage, section = recipe.stage_and_section
     with torch.device("meta"):
         model = ReViLM(config)
@@ -117,11 +136,14 @@ def refuse_large(recipe: TrainRecipe, config: ReViLMConfig) -> None:
     due = (weights / _shards(recipe) + activation_bytes(recipe, config)) / 2**30
     room, where = _memory_gib(recipe)
     if due > room:
-        raise RecipeError(
+        told = (
             f"{stage} needs about {due:.1f} GiB a worker ({weights / 2**30:.1f} GiB of weights, gradients and moments; "
             f"the rest is activations, by estimate); {where} has {room:.1f}. Lower {stage}.micro_batch, set "
             f"{stage}.recompute=layers or {stage}.precision=bf16, take a smaller model.preset, or sharding=fsdp"
         )
+        if not os.environ.get("RAY_ADDRESS"):
+            raise RecipeError(told)
+        log.warning("%s (workers on other machines may have more)", told)
 
 
 def activation_bytes(recipe: TrainRecipe, config: ReViLMConfig) -> float:
@@ -130,17 +152,19 @@ def activation_bytes(recipe: TrainRecipe, config: ReViLMConfig) -> float:
     text = config.language_model
     fives = any(source.samples for source in section.sources.values())
     captions = section.micro_batch * (DOCUMENT if fives or stage == "language" else 1)
-    tokens = captions * (section.text_tokens + 2)
+    retrieval = config.retrieval
+    in_prefix = retrieval.neighbors * retrieval.caption_tokens if retrieval.mode == "prefix" else 0
+    tokens = captions * (section.text_tokens + 2 + in_prefix)
     width_bytes = 2 if section.precision == "bf16" else 4
     kept = 1 if section.recompute == "layers" else 16  # vectors of the width, a token and layer
     total = tokens * text.width * text.layers * kept
-    total += tokens * text.vocabulary * 2
     if config.vision is not None:
         tower, resampler = config.vision.encoder, config.vision.resampler
         total += captions * (tower.grid**2 + resampler.latents) * tower.width * resampler.layers * 12
         if "image_encoder" in TRAINED[stage]:
             total += captions * tower.grid**2 * tower.width * tower.layers * 16
-    return float(total * width_bytes)
+    logits = tokens * text.vocabulary * (2 * 4 + width_bytes)  # as they are, in float32, and their gradient
+    return float(total * width_bytes + logits)
 
 
 def _shards(recipe: TrainRecipe) -> int:

@@ -33,7 +33,7 @@ class Record(Section):
     update: int  # as many updates are in the weights
     folder: str  # below the stage's
     files: tuple[FileEntry, ...]  # paths below the folder
-    score: float | None = None  # of the last evaluation: the smallest is the best
+    score: float | None = None  # of its evaluation: the smallest is the best
 
 
 class Finished(Section):
@@ -73,14 +73,23 @@ class Checkpoints:
     @contextmanager
     def writing(self, update: int, score: float | None = None) -> Iterator[Path]:
         """A folder to write a checkpoint's files to; when the block ends they are one. Raises StorageError where there
-        is no room, and PipelineError where somebody else made one of the same update meanwhile."""
+        is no room, and PipelineError where somebody else is at work in the folder."""
         with self._store.scratch() as scratch, TemporaryDirectory(dir=scratch) as made:
             yield Path(made)
             self._commit(Path(made), update, score)
 
+    @contextmanager
+    def beside(self, folder: str) -> Iterator[Path]:
+        """A folder to write other files to; when the block ends they are in that one of the stage's."""
+        with self._store.scratch() as scratch, TemporaryDirectory(dir=scratch) as made:
+            yield Path(made)
+            self._store.put({path: f"{folder}/{path.name}" for path in Path(made).iterdir()})
+
     def _commit(self, made: Path, update: int, score: float | None) -> None:
         folder = f"{FOLDER}/{update:08d}-{secrets.token_hex(4)}"
         paths = sorted(path for path in made.rglob("*") if path.is_file())
+        if not paths:
+            raise PipelineError(f"{self.folder}: what was written is swept away: another training is at work there")
         entries = tuple(
             FileEntry(path=str(path.relative_to(made)), bytes=path.stat().st_size, sha256=sha256_of_file(path))
             for path in paths

@@ -7,6 +7,7 @@ from itertools import islice
 from torch import Tensor
 
 from model.config import ReViLMConfig
+from model.sequence import SequenceBuilder
 from model.training.recipe import TrainRecipe
 from model.training.samples import Sample, Unusable
 from model.training.sources import DOCUMENT, Opened, Reads, Split, open_sources
@@ -45,12 +46,20 @@ def usable_samples(source: Opened) -> Iterator[Sample]:
                 continue
 
 
-def held_out_samples(recipe: TrainRecipe, config: ReViLMConfig) -> list[Sample]:
-    """The first of the first source; the same ones at every evaluation."""
-    if not recipe.held_out.share:
-        return []
-    first = next(iter(opening_of(recipe, config, held_out=True)().values()))
-    return list(islice(usable_samples(first), recipe.held_out.samples))
+def held_out(recipe: TrainRecipe, config: ReViLMConfig) -> Iterator[Sample]:
+    """Of the first source; none where no share is held out."""
+    if recipe.held_out.share:
+        yield from usable_samples(next(iter(opening_of(recipe, config, held_out=True)().values())))
+
+
+def held_out_samples(recipe: TrainRecipe, builder: SequenceBuilder) -> list[Sample]:
+    """The first that the model has positions for; the same ones at every evaluation."""
+    fitting = (sample for sample in held_out(recipe, builder.config) if fits(builder, sample))
+    return list(islice(fitting, recipe.held_out.samples))
+
+
+def fits(builder: SequenceBuilder, sample: Sample) -> bool:
+    return len(builder.segment(sample.chunks)) <= builder.config.language_model.positions
 
 
 def held_out_pictures(recipe: TrainRecipe, config: ReViLMConfig) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from pipeline.commits import Whole
 from pipeline.errors import RecipeError
 from pipeline.recipe import Section
-from pipeline.run import Root
+from pipeline.run import LocalPath, Root
 
 if TYPE_CHECKING:  # what they import would make the help of a job wait for torch
     from model.config import ImageEncoderConfig
@@ -19,7 +19,7 @@ class EncoderRecipe(Section):
     """A vision transformer of open_clip, or the one that a run's stage `encoder` trained."""
 
     model: str | None = None  # open_clip's name, such as ViT-B-32, or an open_clip_config.json
-    weights: Path | None = None  # .safetensors of open_clip's CLIP
+    weights: LocalPath | None = None  # .safetensors of open_clip's CLIP
     root: Root | None = None  # of a run whose encoder has `vit`
     image_size: int | None = Field(None, ge=1)  # px; None: as the encoder was trained
 
@@ -28,6 +28,11 @@ class EncoderRecipe(Section):
         if (self.root is None) == (self.model is None) or (self.model is None) != (self.weights is None):
             raise ValueError("say either model and weights, or root")
         return self
+
+    @property
+    def lasts(self) -> bool:
+        """Whether checkpoints may refer to its weights; not to the copy of an object store's."""
+        return self.root is None or "://" not in self.root
 
     def files(self) -> tuple[str | Path, Path]:
         """What model.open_clip_weights.config_of takes, and the weights. Raises RecipeError where there are

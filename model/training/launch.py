@@ -3,7 +3,7 @@
 import torch
 
 from model.training.check import check
-from model.training.checkpoints import ALL_MADE, FINISHED, MODEL, Checkpoints, Finished
+from model.training.checkpoints import ALL_MADE, FINISHED, MODEL, Checkpoints, Finished, result_of
 from model.training.recipe import TrainRecipe
 from model.training.stage import train_stage
 from model.training.world import World, joined, local_device
@@ -23,16 +23,16 @@ def launch(recipe: TrainRecipe) -> str:
         else:
             torch.set_num_threads(recipe.threads)
             with joined():
-                train_stage(recipe, settings, World.here(local_device()), lambda _: None)
+                train_stage(recipe, settings, World.here(local_device(recipe.device)), lambda _: None)
     finished = Checkpoints(recipe.folder).finished()
     assert finished is not None, "a stage that ends is finished"
     return told(recipe, finished)
 
 
 def told(recipe: TrainRecipe, finished: Finished) -> str:
+    """Raises InputError where the checkpoint that the stage came to is gone."""
     stage, section = recipe.stage_and_section
-    checkpoints = Checkpoints(recipe.folder)
-    (record,) = (record for record in checkpoints.records() if record.update == finished.update)
+    checkpoints, record = result_of(recipe.folder)
     figures = checkpoints.state(record)["figures"]
     lines = [f"{stage}: {finished.why}; its result is update {finished.update:,}"]
     lines += [f"  {name:<26}{value:>9.4f}   {low:.4f} … {high:.4f}" for name, (value, low, high) in figures.items()]
@@ -40,7 +40,10 @@ def told(recipe: TrainRecipe, finished: Finished) -> str:
     if stage == "retrofit" and "neighbor_empty" in figures:
         lines.append(gain_told(*figures["neighbor_empty"]))
     if finished.why == ALL_MADE and finished.update < section.updates:
-        lines.append(f"For the {section.updates:,} updates of the recipe, remove {recipe.folder}/{FINISHED} first")
+        lines.append(
+            f"For the {section.updates:,} updates of the recipe, remove {recipe.folder}/{FINISHED} first. Stages "
+            "that refer to the weights of this result then have to be trained again"
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """The state of training as files, and back: weights by part, the optimiser's moments, and where training stands."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,14 +24,14 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def gathered(
-    model: nn.Module, optimizer: torch.optim.Optimizer, referred: Mapping[str, Reference], *, keep: bool
+    model: nn.Module, optimizer: torch.optim.Optimizer, left_out: Collection[str], *, keep: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Weights of the parts that are stored, and moments of what is trained, whole and in main memory. Every rank has to
-    call it, for each may hold a part of them; keep: False where the rank does not write."""
+    """Weights, and moments of what is trained, whole and in main memory. Every rank has to call it, for each may hold a
+    part of them. left_out: parts of no interest. keep: False where the rank does not write."""
     weights: dict[str, Tensor] = {}
     moments: dict[str, Tensor] = {}
     for name, parameter in bare(model).named_parameters():
-        if name.split(".")[0] not in referred:
+        if name.split(".")[0] not in left_out:
             _take(weights, name, parameter.detach(), keep=keep)
         for moment in MOMENTS if parameter in optimizer.state else ():
             _take(moments, f"{moment}.{name}", optimizer.state[parameter][moment], keep=keep)
@@ -46,7 +46,7 @@ def write_checkpoint(
     referred: Mapping[str, Reference],
     state: Mapping[str, Json],
 ) -> None:
-    """tensors: as `gathered` gives them."""
+    """tensors: as `gathered` gives them, of all parts that are not referred to."""
     from safetensors.torch import save_file
 
     weights, moments = tensors
@@ -89,11 +89,10 @@ def _like(tensor: Tensor, parameter: nn.Parameter) -> Tensor:
     return tensor.to(parameter.device)
 
 
-def write_batches(folder: Path, update: Update) -> Path:
+def write_batches(folder: Path, update: Update) -> None:
     """What an update was made of, for whoever asks why its loss is not finite: tensors by micro-batch, and ids."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"{number}.{micro.source}.{name}": value.contiguous()
         for number, micro in enumerate(update.micro_batches)
@@ -103,4 +102,3 @@ def write_batches(folder: Path, update: Update) -> Path:
     path = folder / f"not_finite_{update.number:08d}.safetensors"
     save_file(tensors, path)
     path.with_suffix(".json").write_text(json.dumps({name: list(ids) for name, ids in update.ids.items()}), "utf-8")
-    return path

@@ -31,7 +31,7 @@ def train_on_ray(recipe: TrainRecipe, settings: Mapping[str, Json]) -> None:
     from pipeline.ray_executor import running_ray
 
     with running_ray(recipe.cpus):
-        on_gpus = ray.cluster_resources().get("GPU", 0) > 0
+        on_gpus = recipe.device == "cuda" or recipe.device == "auto" and ray.cluster_resources().get("GPU", 0) > 0
         trainer = TorchTrainer(
             _work,
             train_loop_config={

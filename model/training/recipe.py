@@ -1,7 +1,6 @@
 """The recipe of jobs/train.py: one model, and a section for each stage of its training."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -9,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from model.training.encoders import EncoderRecipe
 from pipeline.errors import RecipeError
 from pipeline.recipe import Section
-from pipeline.run import Root
+from pipeline.run import LocalPath, Root
 
 StageName = Literal["language", "retrofit", "pretrain", "finetune"]
 STAGES: tuple[StageName, ...] = ("language", "retrofit", "pretrain", "finetune")
@@ -18,7 +17,7 @@ STAGES: tuple[StageName, ...] = ("language", "retrofit", "pretrain", "finetune")
 class ModelRecipe(Section):
     preset: str = "base"  # of model.presets
     mode: Literal["none", "cross", "prefix"] = "cross"
-    language_model: Path | None = None  # a Hugging Face folder; None: stage `language` trains one
+    language_model: LocalPath | None = None  # a Hugging Face folder; None: stage `language` trains one
     image_encoder: EncoderRecipe | None = None
     vocab_size: int = Field(1024, ge=257, le=1024)  # of the tokenizer that stage `language` trains
     neighbors: int = Field(2, ge=1)  # k
@@ -94,16 +93,17 @@ def _workers(given: int | tuple[int, int]) -> int | tuple[int, int]:
 class TrainRecipe(Section):
     note: str = ""
     root: Root  # a folder for each stage: checkpoints, and what is watched
-    watch: Path | None = None  # where the latter goes otherwise; a root that is a url has no place for it
+    watch: LocalPath | None = None  # where the latter goes otherwise; a root that is a url has no place for it
     stage: StageName | None = None
     engine: Literal["ray", "local"] = "ray"
     cpus: int | None = Field(None, ge=1)  # of an embedded Ray; None: the machine's
     workers: Annotated[int | tuple[int, int], AfterValidator(_workers)] = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a GPU a worker where there are any as training begins
     threads: int = Field(1, ge=1)  # CPUs of a worker without a GPU
     sharding: Literal["replicated", "fsdp"] = "replicated"
     processes: int = Field(0, ge=0)  # of a worker, that make batches ahead
     failures: int = Field(3, ge=0)  # lost workers that a run survives
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     model: ModelRecipe = ModelRecipe()
     held_out: HeldOutRecipe = HeldOutRecipe()
     language: StageRecipe | None = None

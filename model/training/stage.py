@@ -24,6 +24,7 @@ from model.training.start import Start, configuration, start
 from model.training.updates import Batching, Share, Update, Updates, loaded
 from model.training.watch import Watch
 from model.training.world import World
+from pipeline.errors import InputError
 from pipeline.recipe import Json
 
 Report = Callable[[Mapping[str, float]], None]
@@ -54,11 +55,23 @@ class StageTraining:
         self.checkpoints = checkpoints
         self.stage, self.section = recipe.stage_and_section
         latest = checkpoints.latest()
+        seen = latest.update if latest else 0
+        if not world.agree(seen):
+            raise InputError(
+                f"{recipe.folder}: this worker sees a checkpoint of update {seen}, and another one does not. Give a "
+                "root that all of them share"
+            )
         begun = _begin(recipe) if latest is None else _go_on(checkpoints, latest)
         freeze(begun.model, self.stage, train_retrieval=self.section.train_retro)
         self.tokenizer, self.config = begun.tokenizer, begun.model.config
         self.parts = {name.split(".")[0] for name, each in begun.model.named_parameters() if each.requires_grad}
         self.references = {part: each for part, each in begun.references.items() if part not in self.parts}
+        # Of parts that are neither trained nor referred to: as they began, for `wrapped` may narrow them.
+        self.frozen = {
+            name: each.detach()
+            for name, each in begun.model.named_parameters()
+            if name.split(".")[0] not in self.parts | self.references.keys()
+        }
         self.builder = SequenceBuilder(self.config, begun.tokenizer, text_tokens=self.section.text_tokens)
         self.model = wrapped(
             begun.model,
@@ -69,8 +82,10 @@ class StageTraining:
         )
         self.optimizer = adam_w(self.model, weight_decay=self.section.weight_decay)
         self.done = 0  # updates
-        self.score: float | None = None  # of the last evaluation: the smaller the better
-        self.best, self.stale = math.inf, 0  # the best score, and evaluations since
+        self.best, self.stale = (
+            math.inf,
+            0,
+        )  # the best score of an evaluation, the smaller the better; evaluations since
         self.figures: dict[str, Json] = {}  # of the last evaluation
         if latest is not None:
             self._restore(latest)
@@ -123,24 +138,24 @@ class StageTraining:
         self.done = stepped.update.number + 1
         self.watch.stepped(stepped)
         last = self.done == self.section.updates
-        best = False
+        score = None
         if self._held_out and (last or self.done % self.section.evaluate_every == 0):
-            self._evaluate()
-            best = self.section.patience is not None and not self.stale
+            score = self._evaluate()
+        best = score is not None and self.section.patience is not None and not self.stale
         if last or best or self._stale or self.done % self.section.checkpoint_every == 0:
-            self._save()
+            self._save(score)
             self.report({"update": self.done, **{f"loss_{name}": loss for name, loss in stepped.losses.items()}})
 
     @cached_property
     def _held_out(self) -> list[Sample]:
-        return held_out_samples(self.recipe, self.config)
+        return held_out_samples(self.recipe, self.builder)
 
     @cached_property
     def _pictures(self) -> dict[str, Tensor]:
         return held_out_pictures(self.recipe, self.config)
 
-    def _evaluate(self) -> None:
-        """By every process the same, so that none waits for another."""
+    def _evaluate(self) -> float:
+        """→ the score. By every process the same, so that none waits for another."""
         with evaluated_as_whole(self.model) as model, autocast(self.world, self._pace):
             grounding = measure_grounding(
                 model,
@@ -152,34 +167,40 @@ class StageTraining:
                 seed=self.recipe.seed,
             )
         figures = grounding.figures()
-        self.score = -figures["cider_d"].value if self.section.patience else figures["loss"].value
-        self.stale = 0 if self.score < self.best else self.stale + 1
-        self.best = min(self.best, self.score)
+        # All stop together, also where another kind of machine rounds in another way.
+        score = self.world.of_leader(-figures["cider_d"].value if self.section.patience else figures["loss"].value)
+        self.stale = 0 if score < self.best else self.stale + 1
+        self.best = min(self.best, score)
         self.figures = {name: [each.value, each.low, each.high] for name, each in figures.items()}
         self.watch.evaluated(self.done, grounding, self._held_out, self._pictures if self.world.leads else {})
+        return score
 
-    def _save(self) -> None:
-        tensors = gathered(self.model, self.optimizer, self.references, keep=self.world.leads)
+    def _save(self, score: float | None) -> None:
+        """score: of an evaluation of these very weights."""
+        frozen = {name for name, _ in bare(self.model).named_children()} - self.parts
+        learned, moments = gathered(self.model, self.optimizer, frozen, keep=self.world.leads)
         if self.world.leads:
             state = {"settings": self.settings, "figures": self.figures, "best": self.best, "stale": self.stale}
             state["update"] = self.done
-            with self.checkpoints.writing(self.done, self.score) as folder:
+            with self.checkpoints.writing(self.done, score) as folder:
                 references = {part: self.checkpoints.seen(each) for part, each in self.references.items()}
+                tensors = (self.frozen | learned, moments)
                 write_checkpoint(folder, self.config, self.tokenizer, tensors, references, state)
             self.checkpoints.prune(self.section.keep)
         self.world.wait()
 
     def _dump(self, update: Update) -> None:
         """This process' part of an update that is not to be learned from."""
-        if self.watch.folder is not None:
-            path = write_batches(self.watch.folder / f"rank_{self.world.rank.number}", update)
-            log.error("the batches of update %d are in %s", update.number, path)
+        place = f"not_finite/rank_{self.world.rank.number}"
+        with self.checkpoints.beside(place) as folder:
+            write_batches(folder, update)
+        log.error("the batches of update %d are in %s/%s", update.number, self.checkpoints.folder, place)
 
     def _restore(self, latest: Record) -> None:
         with self.checkpoints.opened(latest, OPTIMIZER) as folder:
             read_moments(folder / OPTIMIZER, self.model, self.optimizer, latest.update)
         state = self.checkpoints.state(latest)
-        self.done, self.score, self.figures = latest.update, latest.score, state["figures"]
+        self.done, self.figures = latest.update, state["figures"]
         self.best, self.stale = state["best"], state["stale"]
         if self.world.leads:
             log.info("%s goes on behind update %d of %d", self.stage, self.done, self.section.updates)
@@ -191,5 +212,8 @@ def _begin(recipe: TrainRecipe) -> Start:
 
 def _go_on(checkpoints: Checkpoints, latest: Record) -> Start:
     with checkpoints.opened(latest, f"{MODEL}/") as folder:
-        read = from_pretrained(folder / MODEL)
+        try:
+            read = from_pretrained(folder / MODEL)
+        except (ValueError, FileNotFoundError) as error:
+            raise InputError(str(error)) from None
         return Start(read.model, read.tokenizer, references_of(folder / MODEL))

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from model.checkpoint import CONFIG, Reference, configuration_of, from_pretrained, references_of, tensors_digest
-from model.config import ImageEncoderConfig, LanguageModelConfig, RetrievalConfig, ReViLMConfig
+from model.config import ImageEncoderConfig, LanguageModelConfig, RetrievalConfig, ReViLMConfig, to_dict
 from model.hugging_face import read_config, read_language_model
 from model.image_encoder import ImageEncoder
 from model.presets import preset
@@ -103,7 +103,10 @@ def identity_of_start(recipe: TrainRecipe) -> dict[str, str]:
             {path.name: sha256_of_file(path) for path in sorted(folder.glob("*")) if path.suffix in LOADED}
         )
     if recipe.stage == "pretrain":
-        found["image_encoder"] = tensors_digest(open_encoder(encoder_recipe(recipe)))
+        encoder = open_encoder(encoder_recipe(recipe))
+        found["image_encoder"] = tensors_digest(encoder)
+        # Not all of it shows in the weights, such as mean and std.
+        found["image_encoder_config"] = sha256_of_json(to_dict(encoder.config))
     return found
 
 
@@ -131,6 +134,8 @@ def configuration(recipe: TrainRecipe) -> ReViLMConfig:
 
 def _finetuned(recipe: TrainRecipe, old: ReViLMConfig) -> ReViLMConfig:
     assert old.vision is not None, "the result of pretrain"
+    if old.retrieval.mode != recipe.mode:
+        raise ValueError(f"mode is {recipe.mode}, and finetune begins with a pretrain of mode {old.retrieval.mode}")
     size = recipe.stage_and_section[1].image_size
     tower: ImageEncoderConfig = old.vision.encoder if size is None else replace(old.vision.encoder, image_size=size)
     return replace(old, vision=replace(old.vision, encoder=tower), retrieval=_retrieval(recipe, old.retrieval))
@@ -216,12 +221,13 @@ def _reference(folder: Path, model: ReViLM, part: str) -> Reference:
 
 
 def _image_encoder(recipe: TrainRecipe, references: dict[str, Reference]) -> ImageEncoder | None:
-    """Of pretrain; it is added to the references."""
+    """Of pretrain; it is added to the references, where it lasts."""
     if recipe.stage != "pretrain":
         return None
     said = encoder_recipe(recipe)
     encoder = open_encoder(said)
-    references["image_encoder"] = Reference(place=str(said.files()[1].absolute()), sha256=tensors_digest(encoder))
+    if said.lasts:
+        references["image_encoder"] = Reference(place=str(said.files()[1].absolute()), sha256=tensors_digest(encoder))
     return encoder
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, distributed
@@ -36,6 +37,16 @@ class World:
             distributed.all_reduce(total)
         return total.cpu()
 
+    def agree(self, number: float) -> bool:
+        """Whether all processes say the same number; they all learn so."""
+        said = torch.zeros(self.rank.of, dtype=torch.float64)
+        said[self.rank.number] = number
+        return len(set(self.sum(said).tolist())) == 1
+
+    def of_leader(self, number: float) -> float:
+        """What the process that leads says, in place of one's own."""
+        return float(self.sum([number if self.leads else 0.0]))
+
     def wait(self) -> None:
         """Until every process is here."""
         self.sum([0])
@@ -54,7 +65,8 @@ def joined() -> Iterator[None]:
         distributed.destroy_process_group()
 
 
-def local_device() -> torch.device:
-    if not torch.cuda.is_available():
+def local_device(wanted: Literal["auto", "cpu", "cuda"] = "auto") -> torch.device:
+    """Of this process among those of its machine."""
+    if wanted == "cpu" or wanted == "auto" and not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

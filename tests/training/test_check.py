@@ -12,6 +12,8 @@ import yaml
 from jobs import train as job
 from model.training import check
 from model.training.patches import Patches, PatchesRecipe
+from model.training.recipe import TrainRecipe
+from model.training.start import configuration
 from pipeline.recipe import Json
 from tests.stages.index.corpora import finish
 from tests.training.tiny import Scenes, Tiny, make_neighbors, write_encoder
@@ -63,6 +65,8 @@ def source(recipe: Recipe) -> Recipe:
         (["stage=pretrain"], "the recipe has no section pretrain; it has language"),
         (["model.preset=huge"], "preset 'huge' does not exist; there are nano, tiny, base"),
         (["model.vocab_size=5000"], "model.vocab_size"),
+        (["seed=-1"], "seed: Input should be greater than or equal to 0"),
+        (["sharding=fsdp"], "sharding=fsdp is for several processes: set engine=ray, or start the job by torchrun"),
     ],
 )
 def test_a_wrong_setting_is_named(
@@ -85,7 +89,10 @@ def test_a_relative_root_is_refused_on_a_cluster(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
     monkeypatch.chdir(tmp_path)
     told = refused(tiny.recipe("runs/train", "language"))
-    assert "root: is relative, and a cluster job runs in a temporary folder: give /… or a url" in told
+    assert "root: is relative, and a cluster job runs in a temporary folder: give /… or, where one is" in told
+    told = refused(tiny.recipe(tmp_path / "root", "retrofit"), "model.language_model=gpt2", "watch=runs")
+    assert "model.language_model: is relative" in told
+    assert "watch: is relative" in told
 
 
 # ── the stage before ──
@@ -119,7 +126,21 @@ def test_a_folder_that_holds_no_language_model_is_refused(
     assert str(tmp_path / "nothing") in told
 
 
+def test_finetune_in_another_mode_than_pretrain_is_refused(
+    tiny: Tiny, chain: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    told = refused(tiny.recipe(tmp_path / "root", "finetune", start=str(chain)), "model.mode=none")
+    assert told == "model: mode is none, and finetune begins with a pretrain of mode cross"
+
+
 # ── data ──
+
+
+def test_patience_without_anything_to_evaluate_is_refused(
+    tiny: Tiny, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    told = refused(tiny.recipe(tmp_path / "root", "language", patience=1), "held_out.share=1e-6")
+    assert told.startswith("language.patience counts evaluations, and held_out.share 1e-06 leaves nothing to evaluate")
 
 
 def test_neighbors_of_another_corpus_are_refused(tiny: Tiny, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -271,15 +292,22 @@ def test_patches_of_another_encoder_or_corpus_are_refused(
 
 
 def test_the_estimate_grows_with_what_it_counts(tiny: Tiny, tmp_path: Path) -> None:
-    from model.training.recipe import TrainRecipe
-    from model.training.start import configuration
-
     def estimate(**section: Json) -> float:
         recipe = TrainRecipe.model_validate(tiny.recipe(tmp_path, "language", **section))
         return check.activation_bytes(recipe, configuration(recipe))
 
     usual = estimate(micro_batch=8)
     assert estimate(micro_batch=16) == pytest.approx(2 * usual)
-    assert estimate(micro_batch=8, precision="bf16") == pytest.approx(usual / 2)
+    assert usual / 2 < estimate(micro_batch=8, precision="bf16") < usual  # losses stay float32
     assert estimate(micro_batch=8, recompute="layers") < usual
     assert estimate(micro_batch=8, text_tokens=48) > usual
+
+
+def test_the_estimate_counts_neighbors_where_they_stand_in_the_row(tiny: Tiny, chain: Path, tmp_path: Path) -> None:
+    def estimate(mode: str) -> float:
+        given = tiny.recipe(tmp_path, "pretrain", start=str(chain))
+        given["model"]["mode"] = mode
+        recipe = TrainRecipe.model_validate(given)
+        return check.activation_bytes(recipe, configuration(recipe))
+
+    assert estimate("prefix") > 2 * estimate("none")

@@ -133,6 +133,19 @@ def test_a_second_training_in_the_same_folder_is_told(folder: str) -> None:
         saved(folder, 1)
 
 
+def test_a_second_training_that_sweeps_leaves_no_empty_checkpoint(tmp_path: Path) -> None:
+    checkpoints = saved(str(tmp_path), 1)
+
+    def write() -> None:
+        with checkpoints.writing(2) as made:
+            (made / "weights").write_bytes(b"whole")
+            Checkpoints(str(tmp_path)).sweep()
+
+    with pytest.raises(PipelineError, match="swept away: another training is at work"):
+        write()
+    assert kept(checkpoints) == [1]
+
+
 # ── which are kept ──
 
 
@@ -247,6 +260,18 @@ def test_frozen_parts_are_stored_once_by_reference_and_hash(chain: Path) -> None
     )
     assert tensors_digest(pretrain.language_model) == tensors_digest(language.language_model)
     assert tensors_digest(pretrain.retrieval_cross_attention) == tensors_digest(retrofit.retrieval_cross_attention)
+
+
+def test_a_frozen_part_that_is_stored_again_is_not_narrowed_by_bf16(chain: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """As on an object store, to which no checkpoint refers."""
+    root = f"file://{tmp_path}"
+    train(tiny.recipe(root, "retrofit", start=f"file://{chain}", updates=1, precision="bf16"))
+    assert not references_of(model_of(tmp_path, "retrofit"))
+    made, due = (
+        tensors_digest(from_pretrained(model_of(*place)).model.language_model)
+        for place in ((tmp_path, "retrofit"), (chain, "language"))
+    )
+    assert made == due
 
 
 def test_a_root_with_its_stages_can_be_moved(chain: Path, tiny: Tiny, tmp_path: Path) -> None:

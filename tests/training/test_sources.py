@@ -9,8 +9,9 @@ import torch
 
 from model.config import ImageEncoderConfig
 from model.sequence import SequenceBuilder
+from model.training.data import held_out_samples
 from model.training.pictures import decode
-from model.training.recipe import SourceRecipe
+from model.training.recipe import SourceRecipe, TrainRecipe
 from model.training.samples import Sample, Source, Unusable
 from model.training.sources import DOCUMENT, Reads, Split, open_sources
 from model.training.updates import Batching, Share, Updates
@@ -116,6 +117,21 @@ def test_both_parts_of_a_split_are_all_pairs_and_share_none(tiny: Tiny) -> None:
     assert len(ids) == len(set(ids)) == tiny.scenes.rows
     assert refused == {"learned": len(learned)}
     assert all(split.held_out(sample.id) for sample in held_out)
+
+
+def test_what_the_model_has_no_positions_for_is_not_evaluated_either(tiny: Tiny, tmp_path: Path) -> None:
+    given = tiny.recipe(tmp_path, "pretrain", sources={"fives": fives(tiny).model_dump()})
+    recipe = TrainRecipe.model_validate(given | {"held_out": {"share": SHARE, "samples": 100}})
+    config = small_config("gpt2", "none", vision=True)
+
+    def lengths(positions: int) -> list[int]:
+        text = replace(config.language_model, positions=positions)
+        builder = SequenceBuilder(replace(config, language_model=text), Letters())
+        return [len(builder.segment(sample.chunks)) for sample in held_out_samples(recipe, builder)]
+
+    found = lengths(1000)
+    middle = sorted(found)[len(found) // 2]
+    assert lengths(middle) == [length for length in found if length <= middle] != found
 
 
 def test_what_is_held_out_stays_so_in_another_order_of_the_pairs_and_with_a_larger_share() -> None:

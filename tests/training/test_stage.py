@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 
 from model.checkpoint import from_pretrained
 from model.training.checkpoints import Checkpoints, result_of
+from model.training.loop import NotFinite
 from model.training.recipe import STAGES, TrainRecipe
-from pipeline.errors import FingerprintMismatch, RecipeError
+from pipeline.errors import FingerprintMismatch, InputError, RecipeError
 from pipeline.recipe import Json
 from tests.training.tiny import Tiny, make_neighbors, result, train, updates_told
 
@@ -115,7 +116,7 @@ def test_a_finished_stage_does_nothing_and_tells_the_same(chain: Path, tiny: Tin
     assert told[0].startswith("pretrain: all updates are made; its result is update 4\n")
     assert everything() == before
     more = train(tiny.recipe(chain, "pretrain", updates=8))
-    assert more.endswith(f"For the 8 updates of the recipe, remove {chain}/pretrain/finished.json first")
+    assert f"\nFor the 8 updates of the recipe, remove {chain}/pretrain/finished.json first" in more
 
 
 @pytest.mark.parametrize(
@@ -145,9 +146,41 @@ def test_a_resume_with_other_data_is_refused(chain: Path, tiny: Tiny, tmp_path: 
         train(recipe)
 
 
+def test_a_resume_with_another_mean_of_the_pictures_is_refused(chain: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """The weights are the same."""
+    described = json.loads(Path(tiny.encoder["model"]).read_text()) | {"preprocess_cfg": {"mean": 0.1}}
+    (tmp_path / "brighter.json").write_text(json.dumps(described))
+    recipe = tiny.recipe(chain, "pretrain")
+    recipe["model"]["image_encoder"] = tiny.encoder | {"model": str(tmp_path / "brighter.json")}
+    with pytest.raises(FingerprintMismatch, match=r"start.image_encoder_config was '[0-9a-f]+' and is '[0-9a-f]+'"):
+        train(recipe)
+
+
+def test_a_resume_without_a_frozen_part_that_it_refers_to_names_it(tiny: Tiny, chain: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "clip.safetensors"
+    weights.write_bytes(Path(tiny.encoder["weights"]).read_bytes())
+    recipe = tiny.recipe(tmp_path / "root", "pretrain", start=str(chain), updates=1)
+    recipe["model"]["image_encoder"] = tiny.encoder | {"weights": str(weights)}
+    train(recipe)
+    (tmp_path / "root/pretrain/finished.json").unlink()
+    weights.rename(tmp_path / "moved.safetensors")
+    recipe["model"]["image_encoder"]["weights"] = str(tmp_path / "moved.safetensors")
+    with pytest.raises(InputError, match=f"image_encoder: {weights} is missing"):
+        train(recipe)
+
+
 def test_what_changes_no_result_may_change(chain: Path, tiny: Tiny) -> None:
     recipe = tiny.recipe(chain, "retrofit", micro_batch=4, checkpoint_every=1)
     assert "retrofit: all updates are made" in train(recipe | {"processes": 2, "failures": 0})
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_the_batches_of_a_loss_that_is_not_finite_are_kept(scheme: str, tiny: Tiny, tmp_path: Path) -> None:
+    with pytest.raises(NotFinite, match="update 1: "):
+        train(tiny.recipe(f"{scheme}{tmp_path}", "language", learning_rate=1e30, warm_up=0))
+    folder = tmp_path / "language" / "not_finite" / "rank_0"
+    assert "0.pairs.tokens" in load_file(folder / "not_finite_00000001.safetensors")
+    assert len(json.loads((folder / "not_finite_00000001.json").read_text())["pairs"]) > 0
 
 
 # ── one after the other ──
