@@ -53,6 +53,9 @@ def reporting_errors(main: Callable[[Sequence[str]], int]) -> Callable[[Sequence
         except PipelineError as error:
             sys.stderr.write(f"{error}\n")
             return error.exit_code
+        except NotADirectoryError as error:
+            sys.stderr.write(f"{error.filename} is to lie below a file; a root is a folder: give another one\n")
+            return 2
         except KeyboardInterrupt:
             sys.stderr.write("Interrupted. The same command continues; what is done is kept.\n")
             return 130

@@ -29,7 +29,9 @@ def recipe_arguments(description: str | None) -> argparse.ArgumentParser:
     """What every job that takes a recipe takes."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path, help="a YAML file; recipes lie in jobs/recipes/")
-    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="section.key=value", help="settings that win over the file's"
+    )
     return parser
 
 

@@ -19,8 +19,12 @@ from pipeline.errors import FingerprintMismatch, InputError, RecipeError
 from pipeline.fingerprint import differences
 from pipeline.recipe import Json
 
-UNTOLD = {"sources", "start", "updates", "micro_batch", "recompute", "compiled", "checkpoint_every", "evaluate_every"}
-"""Settings of a stage that change no result, or only how far it goes."""
+UNTOLD = {
+    *("updates", "patience", "checkpoint_every", "evaluate_every", "keep"),
+    *("micro_batch", "recompute", "compiled"),
+    *("sources", "start"),  # told by what they hold
+}
+"""Settings of a stage that change no weights, or only how far it goes."""
 
 log = logging.getLogger("training")
 
@@ -32,12 +36,13 @@ def check(recipe: TrainRecipe) -> dict[str, Json]:
     the stage's checkpoints were made of something else."""
     config = configuration(recipe)
     begins_with = identity_of_start(recipe)
-    refuse_patches(recipe, begins_with)
+    refuse_patches_that_change(recipe)
     opened = opening_of(recipe, config)()
+    refuse_patches_of_other_weights(recipe, begins_with)
     for name, source in opened.items():
         if not sum(source.sizes):
             raise RecipeError(f"source {name} has no samples")
-    refuse_idle_patience(recipe, config)
+    refuse_nothing_held_out(recipe, config)
     settings = settings_of(recipe, begins_with, identities(opened))
     latest = Checkpoints(recipe.folder).latest()
     if latest is not None:
@@ -63,7 +68,7 @@ def settings_of(recipe: TrainRecipe, begins_with: Mapping[str, str], data: Mappi
         "start": dict(begins_with),
         "evaluated": next(iter(section.sources)),  # whose held-out pairs are looked at
         "sources": sources,
-        stage: section.model_dump(mode="json", exclude=UNTOLD | {"keep", "patience"}),
+        stage: section.model_dump(mode="json", exclude=UNTOLD),
     }
 
 
@@ -77,12 +82,25 @@ def refuse_other(folder: str, made: Json, wanted: Json) -> None:
         )
 
 
-def refuse_patches(recipe: TrainRecipe, begins_with: Mapping[str, str]) -> None:
-    """Patch tokens stand for an image encoder that does not change: the very one that made them."""
+def refuse_nothing_held_out(recipe: TrainRecipe, config: ReViLMConfig) -> None:
+    """Raises RecipeError where a share is to be held out, and no sample is in it."""
+    if recipe.held_out.share and next(held_out(recipe, config), None) is None:
+        name = next(iter(recipe.stage_and_section[1].sources))
+        raise RecipeError(
+            f"held_out.share={recipe.held_out.share:g} leaves no sample of source {name} to evaluate on; raise it, or "
+            "say 0 to train without evaluations"
+        )
+
+
+def refuse_patches_that_change(recipe: TrainRecipe) -> None:
+    stage, section = recipe.stage_and_section
+    if stage == "finetune" and any(source.patches for source in section.sources.values()):
+        raise RecipeError("finetune trains the image encoder, so it needs the pictures: name no patches")
+
+
+def refuse_patches_of_other_weights(recipe: TrainRecipe, begins_with: Mapping[str, str]) -> None:
     stage, section = recipe.stage_and_section
     roots = {root for source in section.sources.values() for root in source.patches}
-    if roots and stage == "finetune":
-        raise RecipeError("finetune trains the image encoder, so it needs the pictures: name no patches")
     for root in sorted(roots) if stage == "pretrain" else ():
         reader, wanted = PatchReader(root), begins_with["image_encoder"]
         if reader.tower != wanted:
@@ -96,16 +114,6 @@ def refuse_sharding_alone(recipe: TrainRecipe) -> None:
     """Raises RecipeError where no processes are joined that could hold a part each."""
     if recipe.sharding == "fsdp" and recipe.engine == "local" and "WORLD_SIZE" not in os.environ:
         raise RecipeError("sharding=fsdp is for several processes: set engine=ray, or start the job by torchrun")
-
-
-def refuse_idle_patience(recipe: TrainRecipe, config: ReViLMConfig) -> None:
-    """Patience counts evaluations, and these need samples that are held out. Raises RecipeError."""
-    stage, section = recipe.stage_and_section
-    if section.patience and next(held_out(recipe, config), None) is None:
-        raise RecipeError(
-            f"{stage}.patience counts evaluations, and held_out.share {recipe.held_out.share} leaves nothing to "
-            f"evaluate of source {next(iter(section.sources))}: raise it"
-        )
 
 
 def warn_of_no_gain(recipe: TrainRecipe) -> None:

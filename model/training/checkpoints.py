@@ -3,6 +3,7 @@
     checkpoints/<update>-<attempt>/…    model/ (as model.checkpoint writes it), optimizer.safetensors, state.json
     checkpoints/<update>.json           written last: the files with their sizes and checksums
     finished.json                       written at the stage's end: which checkpoint is its result
+    results/<update>                    the same, and stays: such a checkpoint is never pruned
 
 Only what a record names is a checkpoint; what a killed process left behind is swept with the next one.
 """
@@ -24,7 +25,7 @@ from pipeline.errors import InputError, PipelineError, RecipeError
 from pipeline.recipe import Json, Section
 from pipeline.storage import SCRATCH, LocalStore, Store, open_store
 
-FOLDER, FINISHED = "checkpoints", "finished.json"
+FOLDER, FINISHED, RESULTS = "checkpoints", "finished.json", "results"
 MODEL, STATE = "model", "state.json"  # of a checkpoint
 ALL_MADE, NO_BETTER = "all updates are made", "no better any more"  # why a stage is finished
 
@@ -54,6 +55,7 @@ class Checkpoints:
         return Finished.model_validate_json(self._store.read(FINISHED))
 
     def finish(self, update: int, why: str) -> None:
+        self._store.create(f"{RESULTS}/{update:08d}", why.encode())
         self._store.create(FINISHED, Finished(update=update, why=why).model_dump_json().encode())
 
     def records(self) -> list[Record]:
@@ -109,10 +111,12 @@ class Checkpoints:
             shutil.rmtree(Path(self._store.root, SCRATCH), ignore_errors=True)
 
     def prune(self, keep: int) -> None:
-        """Leave the last `keep` and the best; delete the others' records first, and whatever no record names."""
+        """Leave the last `keep`, the best, and every result, for later stages refer to its parts; delete the others'
+        records first, and whatever no record names."""
         records, best = self.records(), self.best()
+        spared = {int(update) for update in self._store.list(RESULTS)} | ({best.update} if best else set())
         for record in records[:-keep]:
-            if best is None or record.update != best.update:
+            if record.update not in spared:
                 self._store.delete([_record_path(record.update)])
         named = {f"{record.folder}/{entry.path}" for record in self.records() for entry in record.files}
         stray = [f"{FOLDER}/{name}" for name in self._store.list(FOLDER) if not _is_record(name)]

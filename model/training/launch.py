@@ -34,16 +34,15 @@ def told(recipe: TrainRecipe, finished: Finished) -> str:
     stage, section = recipe.stage_and_section
     checkpoints, record = result_of(recipe.folder)
     figures = checkpoints.state(record)["figures"]
-    lines = [f"{stage}: {finished.why}; its result is update {finished.update:,}"]
+    made = checkpoints.records()[-1].update
+    best = ", the best" if finished.update < made else ""
+    lines = [f"{stage}: {finished.why}; its result is update {finished.update:,}{best}"]
     lines += [f"  {name:<26}{value:>9.4f}   {low:.4f} … {high:.4f}" for name, (value, low, high) in figures.items()]
     lines += ["", f"The model lies in {recipe.folder}/{record.folder}/{MODEL}"]
     if stage == "retrofit" and "neighbor_empty" in figures:
         lines.append(gain_told(*figures["neighbor_empty"]))
-    if finished.why == ALL_MADE and finished.update < section.updates:
-        lines.append(
-            f"For the {section.updates:,} updates of the recipe, remove {recipe.folder}/{FINISHED} first. Stages "
-            "that refer to the weights of this result then have to be trained again"
-        )
+    if finished.why == ALL_MADE and made < section.updates:
+        lines.append(f"For the {section.updates:,} updates of the recipe, remove {recipe.folder}/{FINISHED} first")
     return "\n".join(lines)
 
 

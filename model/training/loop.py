@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 
 from model.loss import Loss
 from model.training.optimizer import set_rate, trained_parameters, warmed_up
+from model.training.samples import REASONS
 from model.training.updates import MicroBatch, Update
 from model.training.world import World
 from pipeline.errors import PipelineError
@@ -28,7 +29,7 @@ class NotFinite(PipelineError):
     """The loss or the gradient is not a number. The weights are those before the update."""
 
     def __init__(self, update: Update, what: str) -> None:
-        super().__init__(f"update {update.number}: {what}")
+        super().__init__(f"update {update.number + 1}: {what}")  # as people count them
         self.update = update
 
 
@@ -52,7 +53,7 @@ class Stepped:
     update: Update  # this rank's part
     losses: dict[str, float]  # by source: nats a token
     tokens: int  # with a loss
-    skipped: int
+    skipped: dict[str, int]  # reason → samples
     learning_rate: float
     gradient_norm: float
     seconds: dict[str, float]  # wait, compute, step: of this rank
@@ -90,9 +91,8 @@ def train(
         set_rate(optimizer, rate)
         optimizer.step()
         clock.lap("step")
-        skipped = int(world.sum([sum(update.skipped.values())]))
         tokens = sum(captions for captions, _ in counts.values())
-        after(Stepped(update, losses, tokens, skipped, rate, norm, clock.seconds()))
+        after(Stepped(update, losses, tokens, _skipped(update, world), rate, norm, clock.seconds()))
 
 
 def _counts(update: Update, world: World) -> dict[str, tuple[int, int]]:
@@ -100,6 +100,11 @@ def _counts(update: Update, world: World) -> dict[str, tuple[int, int]]:
     names = list(dict.fromkeys(micro.source for micro in update.micro_batches))
     here = [_tokens([micro for micro in update.micro_batches if micro.source == name]) for name in names]
     return {name: (int(a), int(b)) for name, (a, b) in zip(names, world.sum(torch.tensor(here)).tolist(), strict=True)}
+
+
+def _skipped(update: Update, world: World) -> dict[str, int]:
+    counts = world.sum([update.skipped.get(reason, 0) for reason in REASONS]).tolist()
+    return {reason: int(count) for reason, count in zip(REASONS, counts, strict=True) if count}
 
 
 def _tokens(micro_batches: list[MicroBatch]) -> tuple[int, int]:

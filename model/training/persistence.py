@@ -99,6 +99,6 @@ def write_batches(folder: Path, update: Update) -> None:
         for name, value in vars(micro.batch).items()
         if isinstance(value, Tensor)
     }
-    path = folder / f"not_finite_{update.number:08d}.safetensors"
+    path = folder / f"not_finite_{update.number + 1:08d}.safetensors"
     save_file(tensors, path)
     path.with_suffix(".json").write_text(json.dumps({name: list(ids) for name, ids in update.ids.items()}), "utf-8")

@@ -152,5 +152,8 @@ class TrainRecipe(Section):
         """Of the stage's model. Raises RecipeError for a retrofit of anything but cross."""
         stage, _ = self.stage_and_section
         if stage == "retrofit" and self.model.mode != "cross":
-            raise RecipeError(f"retrofit trains the layers of model.mode cross, and it is {self.model.mode}: pretrain")
+            raise RecipeError(
+                f"retrofit trains layers that model.mode=cross alone has, and it is {self.model.mode}: "
+                "after language comes stage=pretrain"
+            )
         return "none" if stage == "language" else self.model.mode

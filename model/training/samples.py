@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 from model.sequence import Chunk
 
@@ -13,8 +13,16 @@ class Sample:
     chunks: tuple[Chunk, ...]
 
 
+WhyNot = Literal["held_out", "learned", "no_picture", "too_long"]
+REASONS: tuple[WhyNot, ...] = get_args(WhyNot)
+"""Why a sample is left out; `learned` where held-out ones are asked for."""
+
+
 class Unusable(Exception):  # noqa: N818 - no fault of the program: the loader counts it and goes on
     """A sample that cannot be learned from; the message is the reason under which it is counted."""
+
+    def __init__(self, reason: WhyNot) -> None:
+        super().__init__(reason)
 
 
 class Source(Protocol):

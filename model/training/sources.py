@@ -15,13 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from model.config import ImageEncoderConfig
+from model.config import ImageEncoderConfig, to_dict
 from model.sequence import Chunk
 from model.training.patches import PatchReader
 from model.training.pictures import decode
 from model.training.recipe import SourceRecipe
 from model.training.samples import Sample, Unusable
 from pipeline.errors import InputError, RecipeError
+from pipeline.fingerprint import differences
 from stages.filter import CorpusReader
 from stages.interleave import SampleReader
 from stages.neighbors import NeighborReader
@@ -246,10 +247,14 @@ def neighbors_of(recipe: SourceRecipe, corpus: CorpusReader, reads: Reads) -> Ne
 
 def cached(root: str, encoder: ImageEncoderConfig) -> PatchReader:
     reader = PatchReader(root)
-    if reader.encoder != encoder:
+    fields = "; ".join(
+        f"{name} was {theirs} and is {ours}"
+        for name, theirs, ours in differences(to_dict(reader.encoder), to_dict(encoder))
+    )
+    if fields:
         raise InputError(
-            f"the patches in {root} are of {reader.encoder}, and the model's image encoder is {encoder}. Make the "
-            "patches anew, or leave them out of the recipe: the pictures are read then"
+            f"the patches in {root} were made by another image encoder: {fields}. Make the patches anew, or leave them "
+            "out of the recipe: the pictures are read then"
         )
     return reader
 

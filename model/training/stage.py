@@ -194,7 +194,7 @@ class StageTraining:
         place = f"not_finite/rank_{self.world.rank.number}"
         with self.checkpoints.beside(place) as folder:
             write_batches(folder, update)
-        log.error("the batches of update %d are in %s/%s", update.number, self.checkpoints.folder, place)
+        log.error("the batches of update %d are in %s/%s", update.number + 1, self.checkpoints.folder, place)
 
     def _restore(self, latest: Record) -> None:
         with self.checkpoints.opened(latest, OPTIMIZER) as folder:

@@ -119,9 +119,7 @@ def configuration(recipe: TrainRecipe) -> ReViLMConfig:
             return _finetuned(recipe, _configuration_before(recipe))
         config = preset(recipe.model.preset, mode=recipe.mode)
         text = _language_model(recipe, config.language_model)
-        if text.layers != config.language_model.layers:
-            due = config.language_model.layers
-            raise ValueError(f"the language model has {text.layers} layers, the preset {recipe.model.preset} {due}")
+        _refuse_other_depth(recipe, text)
         vision = None
         if stage == "pretrain":
             assert config.vision is not None, "every preset has vision"
@@ -134,11 +132,21 @@ def configuration(recipe: TrainRecipe) -> ReViLMConfig:
 
 def _finetuned(recipe: TrainRecipe, old: ReViLMConfig) -> ReViLMConfig:
     assert old.vision is not None, "the result of pretrain"
+    _refuse_other_depth(recipe, old.language_model)
     if old.retrieval.mode != recipe.mode:
-        raise ValueError(f"mode is {recipe.mode}, and finetune begins with a pretrain of mode {old.retrieval.mode}")
+        raise ValueError(f"the result of pretrain has model.mode={old.retrieval.mode}, and the recipe {recipe.mode}")
     size = recipe.stage_and_section[1].image_size
     tower: ImageEncoderConfig = old.vision.encoder if size is None else replace(old.vision.encoder, image_size=size)
     return replace(old, vision=replace(old.vision, encoder=tower), retrieval=_retrieval(recipe, old.retrieval))
+
+
+def _refuse_other_depth(recipe: TrainRecipe, text: LanguageModelConfig) -> None:
+    due = preset(recipe.model.preset).language_model.layers
+    if text.layers != due:
+        raise ValueError(
+            f"the language model has {text.layers} layers, and preset {recipe.model.preset} {due}: take the preset of "
+            "the language model, or another language model"
+        )
 
 
 def _retrieval(recipe: TrainRecipe, shape: RetrievalConfig) -> RetrievalConfig:
@@ -165,6 +173,8 @@ def _language_model(recipe: TrainRecipe, shape: LanguageModelConfig) -> Language
             raise RecipeError(f"model.language_model {folder} is one already: begin with retrofit or pretrain")
         return replace(shape, vocabulary=recipe.model.vocab_size, end_of_text=recipe.model.vocab_size - 1)
     if folder is not None and before(recipe) is None:
+        if not (folder / "config.json").is_file():
+            raise RecipeError(f"model.language_model: {folder} has no config.json; allowed is a Hugging Face folder")
         return read_config(folder)
     return _configuration_before(recipe).language_model
 

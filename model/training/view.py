@@ -31,11 +31,11 @@ class Step:
     losses: Mapping[str, float]  # of every source, nats a token
     learning_rate: float
     gradient_norm: float  # before it is clipped
-    seconds: Mapping[str, float]  # wait for data, forward_backward, update
+    seconds: Mapping[str, float]  # what it went to: wait (for data), compute, step (of the optimiser)
     samples: int
     tokens: int  # without padding
     padding: float  # share of the positions
-    skipped: int  # bad samples
+    skipped: Mapping[str, int]  # reason → samples
     mfu: float | None = None  # useful FLOPs ÷ (peak × time); None where the peak is not known
     memory_gib: float  # the largest so far
     gates: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # layer → tanh of both gates; mostly empty
@@ -108,7 +108,8 @@ def lines_on(recent: "deque[Step]") -> Iterator[str]:
     left_s = total_s / len(recent) * (step.updates - step.update)
     yield f"update {step.update:,}/{step.updates:,} · ETA {clock(left_s)}"
     yield " · ".join(f"loss {source} {loss:.4f}" for source, loss in step.losses.items())
-    yield f"rate {step.learning_rate:.2e} · gradient norm {step.gradient_norm:.3g} · {step.skipped:,} skipped"
+    skipped = ", ".join(f"{count:,} {reason}" for reason, count in step.skipped.items()) or "none"
+    yield f"rate {step.learning_rate:.2e} · gradient norm {step.gradient_norm:.3g} · skipped {skipped}"
     speeds = [
         f"{sum(getattr(each, unit) for each in recent) / total_s:,.0f} {unit}/s" for unit in ("samples", "tokens")
     ]
@@ -135,7 +136,7 @@ class TensorBoard:
             "samples a second": step.samples / step.total_s,
             "tokens a second": step.tokens / step.total_s,
             "padding": step.padding,
-            "skipped": step.skipped,
+            "skipped": sum(step.skipped.values()),
             "memory GiB": step.memory_gib,
         }
         if step.mfu is not None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
@@ -19,6 +20,7 @@ from model.training.recipe import TrainRecipe
 from model.training.samples import Sample
 from model.training.view import JsonLines, Step, TensorBoard, TerminalView, Watcher
 from model.training.world import World
+from pipeline.disk import full_disk_told
 
 GATES_EVERY = 50  # updates
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
@@ -55,27 +57,38 @@ class Watch:
     def stepped(self, stepped: Stepped) -> None:
         if self.views:
             step = self._step(stepped)
-            for view in self.views:
-                view.step(step)
+            with self._full_disk_told():
+                for view in self.views:
+                    view.step(step)
 
     def evaluated(
         self, update: int, grounding: Grounding, samples: Sequence[Sample], pictures: Mapping[str, Tensor]
     ) -> None:
         """pictures: as captions_page takes them."""
         stage, section = self.recipe.stage_and_section
-        for view in self.views:
-            view.evaluated(update, {name: figure.value for name, figure in grounding.figures().items()})
         if not self.world.leads:
             return
+        with self._full_disk_told():
+            self._show(update, grounding, samples, pictures)
         for warning in grounding.warnings(stage=stage, warmed_up=update > section.warm_up):
             log.warning("%s", warning)
+
+    def close(self) -> None:
+        with self._full_disk_told():
+            for view in self.views:
+                view.close()
+
+    def _show(
+        self, update: int, grounding: Grounding, samples: Sequence[Sample], pictures: Mapping[str, Tensor]
+    ) -> None:
+        for view in self.views:
+            view.evaluated(update, {name: figure.value for name, figure in grounding.figures().items()})
         if self.folder is not None:
             page = captions_page(update, grounding, samples, pictures=pictures)
             (self.folder / f"captions_{update:08d}.html").write_text(page, encoding="utf-8")
 
-    def close(self) -> None:
-        for view in self.views:
-            view.close()
+    def _full_disk_told(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.folder is None else full_disk_told(self.folder)
 
     def _step(self, stepped: Stepped) -> Step:
         _, section = self.recipe.stage_and_section

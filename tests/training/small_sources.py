@@ -23,7 +23,7 @@ class Damaged:
     def sample(self, shard: int, row: int) -> Sample:
         found = self.samples[row]
         if found is None:
-            raise Unusable("missing_picture")
+            raise Unusable("no_picture")
         return found
 
 

@@ -79,7 +79,9 @@ def test_retrofit_is_refused_for_a_model_without_retrieval(
     tiny: Tiny, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     told = refused(tiny.recipe(tmp_path / "root", "retrofit"), "model.mode=none")
-    assert told == "retrofit trains the layers of model.mode cross, and it is none: pretrain"
+    assert told == (
+        "retrofit trains layers that model.mode=cross alone has, and it is none: after language comes stage=pretrain"
+    )
 
 
 def test_a_relative_root_is_refused_on_a_cluster(
@@ -126,21 +128,22 @@ def test_a_folder_that_holds_no_language_model_is_refused(
     assert str(tmp_path / "nothing") in told
 
 
-def test_finetune_in_another_mode_than_pretrain_is_refused(
+def test_a_result_of_another_mode_or_depth_is_no_beginning_of_finetune(
     tiny: Tiny, chain: Path, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    told = refused(tiny.recipe(tmp_path / "root", "finetune", start=str(chain)), "model.mode=none")
-    assert told == "model: mode is none, and finetune begins with a pretrain of mode cross"
+    recipe = tiny.recipe(tmp_path / "root", "finetune", start=str(chain))
+    assert refused(recipe, "model.mode=none") == (
+        "model: the result of pretrain has model.mode=cross, and the recipe none"
+    )
+    assert "preset tiny 4: take the preset of the language model" in refused(recipe, "model.preset=tiny")
 
 
 # ── data ──
 
 
-def test_patience_without_anything_to_evaluate_is_refused(
-    tiny: Tiny, tmp_path: Path, refused: Callable[..., str]
-) -> None:
-    told = refused(tiny.recipe(tmp_path / "root", "language", patience=1), "held_out.share=1e-6")
-    assert told.startswith("language.patience counts evaluations, and held_out.share 1e-06 leaves nothing to evaluate")
+def test_a_share_that_holds_nothing_out_is_refused(tiny: Tiny, tmp_path: Path, refused: Callable[..., str]) -> None:
+    told = refused(tiny.recipe(tmp_path / "root", "language"), "held_out.share=0.00001")
+    assert told.startswith("held_out.share=1e-05 leaves no sample of source pairs to evaluate on")
 
 
 def test_neighbors_of_another_corpus_are_refused(tiny: Tiny, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -168,6 +171,11 @@ def test_retrofit_without_neighbors_is_refused(
     recipe = tiny.recipe(tmp_path / "root", "retrofit", start=str(chain))
     del source(recipe)["neighbors"]
     assert "names no neighbors; give the root that holds them" in refused(recipe)
+
+
+def test_a_root_that_is_a_file_is_refused(tiny: Tiny, tmp_path: Path, refused: Callable[..., str]) -> None:
+    (tmp_path / "file").touch()
+    assert "is to lie below a file; a root is a folder" in refused(tiny.recipe(tmp_path / "file", "language"))
 
 
 def test_a_corpus_that_is_not_there_is_refused(tiny: Tiny, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -283,8 +291,8 @@ def test_patches_of_another_encoder_or_corpus_are_refused(
     recipe = tiny.recipe(tmp_path / "root", "pretrain", start=str(chain))
     for name, corpus, encoder, message in (
         ("other_weights", tiny.root("corpus"), other, "an image encoder of other weights"),
-        ("other_size", tiny.root("corpus"), tiny.encoder | {"image_size": 48}, "an image encoder of other weights"),
-        ("other_mean", tiny.root("corpus"), brighter, "and the model's image encoder is"),
+        ("other_size", tiny.root("corpus"), tiny.encoder | {"image_size": 48}, "image_size was 48 and is 32"),
+        ("other_mean", tiny.root("corpus"), brighter, "another image encoder: mean was"),
         ("other_corpus", str(tmp_path / "corpus"), tiny.encoder, "hold no patch tokens of the corpora"),
     ):
         source(recipe)["patches"] = [cache_patches(tmp_path / name, corpus, encoder)]

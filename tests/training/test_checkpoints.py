@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from model.checkpoint import from_pretrained, references_of, tensors_digest
-from model.training.checkpoints import ALL_MADE, STATE, Checkpoints, Record, result_of
+from model.training.checkpoints import ALL_MADE, FINISHED, STATE, Checkpoints, Record, result_of
 from pipeline.errors import InputError, PipelineError, RecipeError
 from tests.s3 import make_bucket, reached_from_here, s3_server
 from tests.training.killed import save
@@ -161,6 +161,16 @@ def test_the_last_ones_and_the_best_are_kept(folder: str) -> None:
     assert best is not None
     assert (latest.update, best.update) == (6, 2)
     assert checkpoints.state(best) == {"update": 2}
+
+
+def test_a_result_outlasts_whatever_is_trained_after_it(folder: str) -> None:
+    """Later stages refer to its frozen parts."""
+    checkpoints = saved(folder, 1)
+    checkpoints.finish(1, ALL_MADE)
+    checkpoints._store.delete([FINISHED])
+    for update in (2, 3, 4):
+        saved(folder, update, keep=1)
+    assert kept(checkpoints) == [1, 4]
 
 
 def test_a_result_is_what_a_finished_stage_says(folder: str) -> None:

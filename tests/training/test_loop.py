@@ -164,12 +164,12 @@ def test_bad_samples_are_counted_and_the_others_learned() -> None:
     good = [sample for sample in order if sample.id in kept]
     assert len(good) == 4
     assert furthest(gradients(training), gradients_of(model, mean_loss(model, good))) < ROUNDING
-    assert [step.skipped for step in outcome(training, range(2)).steps] == [2, 0]
+    assert [step.skipped for step in outcome(training, range(2)).steps] == [{"no_picture": 2}, {}]
 
 
 def test_an_update_without_a_usable_sample_is_counted_and_training_goes_on() -> None:
     steps = outcome(Training(sources={"pairs": damaged(pairs(14, 1), range(6))}), range(3)).steps
-    assert [step.skipped for step in steps[:2]] == [6, 0]
+    assert [step.skipped for step in steps[:2]] == [{"no_picture": 6}, {}]
     assert steps[0].tokens == 0
     assert steps[1].losses["pairs"] > 0
 
@@ -185,7 +185,7 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_touched() -> None:
     model, optimizer = training.start(ALONE)
     training.go_on(model, optimizer, ALONE, [0])
     before = [each.clone() for each in state_of(model, optimizer)]
-    with pytest.raises(NotFinite, match="update 1: the loss of pairs is nan") as raised:
+    with pytest.raises(NotFinite, match="update 2: the loss of pairs is nan") as raised:
         training.go_on(model, optimizer, ALONE, [1, 2])
     assert "broken" in raised.value.update.ids["pairs"]
     assert all(map(torch.equal, state_of(model, optimizer), before))

@@ -129,7 +129,7 @@ def test_samples_that_cannot_be_used_are_counted_by_reason() -> None:
     source = damaged(some_missing.samples, [5], instead=long)
     training = Training(sources={"pairs": source})
     update = training.updates()[0]
-    assert update.skipped == {"missing_picture": 2, "too_long": 1}
+    assert update.skipped == {"no_picture": 2, "too_long": 1}
     assert update.samples == len(update.ids["pairs"]) == 3
     assert "long" not in update.ids["pairs"]
 

@@ -16,11 +16,11 @@ STEP = Step(
     losses={"pairs": 2.5, "interleaved": 3.25},
     learning_rate=3e-4,
     gradient_norm=0.83,
-    seconds={"wait": 0.5, "forward_backward": 1.0, "update": 0.5},
+    seconds={"wait": 0.5, "compute": 1.0, "step": 0.5},
     samples=64,
     tokens=1000,
     padding=0.125,
-    skipped=2,
+    skipped={"held_out": 2, "no_picture": 1},
     mfu=0.412,
     memory_gib=12.34,
     gates={"1": (0.25, -0.5)},
@@ -57,9 +57,9 @@ def test_a_terminal_shows_where_the_run_is_and_what_it_costs(monkeypatch: pytest
     for told in (
         "update 10/100 · ETA 0:03:00",
         "loss pairs 2.5000 · loss interleaved 3.2500",
-        "rate 3.00e-04 · gradient norm 0.83 · 2 skipped",
+        "rate 3.00e-04 · gradient norm 0.83 · skipped 2 held_out, 1 no_picture",
         "32 samples/s · 500 tokens/s · padding 12%",
-        "2.000 s an update: wait 25.0% · forward_backward 50.0% · update 25.0%",
+        "2.000 s an update: wait 25.0% · compute 50.0% · step 25.0%",
         "MFU 41.2% · memory 12.3 GiB",
         "gates 1: +0.250 -0.500",
         "evaluation at update 10: loss 2.25 · image_shuffle 0.125",
@@ -70,8 +70,8 @@ def test_a_terminal_shows_where_the_run_is_and_what_it_costs(monkeypatch: pytest
 def test_speeds_are_means_over_recent_updates(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "training")
     view = TerminalView(io.StringIO(), every_s=0)
-    view.step(replace(STEP, seconds={"wait": 1.0, "update": 1.0}))
-    view.step(replace(STEP, update=2, seconds={"wait": 0.0, "update": 6.0}, mfu=None))
+    view.step(replace(STEP, seconds={"wait": 1.0, "step": 1.0}))
+    view.step(replace(STEP, update=2, seconds={"wait": 0.0, "step": 6.0}, mfu=None))
     first, second = (record.getMessage() for record in caplog.records)
     assert "32 samples/s" in first
     assert "wait 50.0%" in first
