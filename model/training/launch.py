@@ -33,10 +33,13 @@ def told(recipe: TrainRecipe, finished: Finished) -> str:
     """Raises InputError where the checkpoint that the stage came to is gone."""
     stage, section = recipe.stage_and_section
     checkpoints, record = result_of(recipe.folder)
-    figures = checkpoints.state(record)["figures"]
+    state = checkpoints.state(record)
+    figures = state["figures"]
     made = checkpoints.records()[-1].update
     best = ", the best" if finished.update < made else ""
     lines = [f"{stage}: {finished.why}; its result is update {finished.update:,}{best}"]
+    if figures and state["evaluated"] != finished.update:
+        lines.append(f"At update {state['evaluated']:,}, when it was last evaluated:")
     lines += [f"  {name:<26}{value:>9.4f}   {low:.4f} … {high:.4f}" for name, (value, low, high) in figures.items()]
     lines += ["", f"The model lies in {recipe.folder}/{record.folder}/{MODEL}"]
     if stage == "retrofit" and "neighbor_empty" in figures:

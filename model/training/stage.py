@@ -86,7 +86,8 @@ class StageTraining:
             math.inf,
             0,
         )  # the best score of an evaluation, the smaller the better; evaluations since
-        self.figures: dict[str, Json] = {}  # of the last evaluation
+        self.figures: dict[str, Json] = {}  # of the last evaluation,
+        self.evaluated = 0  # which was after this update
         if latest is not None:
             self._restore(latest)
         self.watch = Watch.of(recipe, world, bare(self.model), self.parts, first_update=self.done + 1)
@@ -171,6 +172,7 @@ class StageTraining:
         score = self.world.of_leader(-figures["cider_d"].value if self.section.patience else figures["loss"].value)
         self.stale = 0 if score < self.best else self.stale + 1
         self.best = min(self.best, score)
+        self.evaluated = self.done
         self.figures = {name: [each.value, each.low, each.high] for name, each in figures.items()}
         self.watch.evaluated(self.done, grounding, self._held_out, self._pictures if self.world.leads else {})
         return score
@@ -181,7 +183,7 @@ class StageTraining:
         learned, moments = gathered(self.model, self.optimizer, frozen, keep=self.world.leads)
         if self.world.leads:
             state = {"settings": self.settings, "figures": self.figures, "best": self.best, "stale": self.stale}
-            state["update"] = self.done
+            state |= {"update": self.done, "evaluated": self.evaluated}
             with self.checkpoints.writing(self.done, score) as folder:
                 references = {part: self.checkpoints.seen(each) for part, each in self.references.items()}
                 tensors = (self.frozen | learned, moments)
@@ -200,7 +202,7 @@ class StageTraining:
         with self.checkpoints.opened(latest, OPTIMIZER) as folder:
             read_moments(folder / OPTIMIZER, self.model, self.optimizer, latest.update)
         state = self.checkpoints.state(latest)
-        self.done, self.figures = latest.update, state["figures"]
+        self.done, self.figures, self.evaluated = latest.update, state["figures"], state["evaluated"]
         self.best, self.stale = state["best"], state["stale"]
         if self.world.leads:
             log.info("%s goes on behind update %d of %d", self.stage, self.done, self.section.updates)

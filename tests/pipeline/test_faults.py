@@ -399,6 +399,7 @@ def test_a_full_disk_stops_the_run_and_the_same_command_continues_once_there_is_
 
 JUMPING_CLOCK = """
 import datetime, random, sys, time
+import pandas  # pyarrow imports it where it is there, and its C code wants the real datetime
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
 from tests.toys import toy_stages
