@@ -145,6 +145,7 @@ def test_three_nodes_may_die_in_one_run(nodes: TwoNodes, tmp_path: Path) -> None
     assert len(run.deaths(counted=False)) >= 3
 
 
+@pytest.mark.slow
 def test_no_shard_waits_for_a_worker_that_has_no_room(nodes: TwoNodes, tmp_path: Path) -> None:
     with toys(nodes, tmp_path, shards=16, cpus=2, workers=3) as run:
         assert run.driver.wait() == 0, run.driver.said[-3000:]
