@@ -67,7 +67,7 @@ def train(
     world: World,
     after: Callable[[Stepped], None],
 ) -> None:
-    """model: a ReViLM on world.device with frozen parts, or one wrapped for several processes (model.training.wrapped).
+    """model: a ReViLM on world.device with frozen parts, or one that model.training.sharding wrapped.
 
     after: called when the weights are those of the update. Raises NotFinite, on all ranks, before they are touched."""
     clock = Clock()

@@ -143,6 +143,7 @@ def test_search_stats_and_report_read_what_was_made(
     assert b"<html" in open_store(made.root).read("report.html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base_is_remote", [True, False], ids=["local on s3", "s3 on local"])
 def test_a_root_stands_on_a_base_of_the_other_kind(
     made: Made, on_disk: Path, base_is_remote: bool, tmp_path: Path

@@ -101,13 +101,14 @@ def test_names_of_pretrain() -> None:
         ("prefix", "finetune", False, SIGHT | {"language_model", "image_encoder"}),
         ("cross", "finetune", False, SIGHT | {"language_model", "image_encoder"} | RETRIEVAL),
         ("cross", "retrofit", False, RETRIEVAL),
+        ("none", "language", False, {"language_model"}),
     ],
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients_reach_exactly_the_names_of_the_stage(
     family: Family, mode: Mode, stage: Stage, train_retrieval: bool, parts: set[str]
 ) -> None:
-    model = make_model(mode, vision=stage != "retrofit", tied=family == "gpt2", family=family)
+    model = make_model(mode, vision=stage not in ("language", "retrofit"), tied=family == "gpt2", family=family)
     backward(model)  # what is there already has to go
     freeze(model, stage, train_retrieval=train_retrieval)
     model.zero_grad()
@@ -210,7 +211,9 @@ def test_frozen_parts_stay_in_evaluation_mode() -> None:
         ("retrofit", "none", False, "retrieval.mode cross"),
         ("pretrain", "cross", False, "has no vision"),
         ("finetune", "none", False, "has no vision"),
-        ("finetuning", "cross", True, "'finetuning'; allowed are retrofit, pretrain, finetune"),
+        ("language", "none", True, "language trains a language model alone"),
+        ("language", "cross", False, "language trains a language model alone"),
+        ("finetuning", "cross", True, "'finetuning'; allowed are language, retrofit, pretrain, finetune"),
     ],
 )
 def test_a_model_that_is_not_the_stages_is_refused(stage: Stage, mode: Mode, vision: bool, said: str) -> None:

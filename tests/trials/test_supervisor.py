@@ -13,6 +13,7 @@ from trials.rehearsal.stages import rehearsal_stages
 from trials.rehearsal.supervisor import Rehearsal, rehearse
 
 
+@pytest.mark.slow
 def test_a_driver_that_ends_before_its_time_is_a_failure(tmp_path: Path) -> None:
     root = str(tmp_path / "root")
     assert Run(root, rehearsal_stages(3)).execute(LocalExecutor()).exit_code == 0
