@@ -11,7 +11,7 @@ FAISS ?= cpu
 demo: .venv/installed
 	$(BIN)/python jobs/build_index.py jobs/recipes/demo.yaml
 
-# The demo's corpus on to a small model, all stages of its training: about 15 minutes.
+# The demo's corpus on to a small model, all stages of its training: about ten minutes.
 train-demo: demo
 	$(BIN)/python jobs/precompute_neighbors.py jobs/recipes/neighbors.yaml
 	$(BIN)/python jobs/make_interleaved.py jobs/recipes/interleave.yaml root=runs/demo-five interleave.neighbors=runs/demo-neighbors
