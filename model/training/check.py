@@ -44,9 +44,10 @@ def check(recipe: TrainRecipe) -> dict[str, Json]:
             raise RecipeError(f"source {name} has no samples")
     refuse_nothing_held_out(recipe, config)
     settings = settings_of(recipe, begins_with, identities(opened))
-    latest = Checkpoints(recipe.folder).latest()
+    checkpoints = Checkpoints(recipe.folder)
+    latest = checkpoints.latest()
     if latest is not None:
-        refuse_other(recipe.folder, Checkpoints(recipe.folder).state(latest)["settings"], settings)
+        refuse_other(recipe.folder, checkpoints.state(latest)["settings"], settings)
     refuse_large(recipe, config)
     refuse_sharding_alone(recipe)
     warn_of_no_gain(recipe)

@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -59,18 +59,16 @@ class Checkpoints:
         self._store.create(FINISHED, Finished(update=update, why=why).model_dump_json().encode())
 
     def records(self) -> list[Record]:
-        """Of whole checkpoints, oldest first."""
+        """Of whole checkpoints, oldest first; all of them are read anew."""
         names = [name for name, size in self._store.list(FOLDER).items() if _is_record(name) and size]
         found = (Record.model_validate_json(self._store.read(f"{FOLDER}/{name}")) for name in names)
         return sorted(found, key=lambda record: record.update)
 
     def latest(self) -> Record | None:
-        return max(self.records(), key=lambda record: record.update, default=None)
+        return next(reversed(self.records()), None)
 
     def best(self) -> Record | None:
-        """By the score; of those without one the last."""
-        scored = [record for record in self.records() if record.score is not None]
-        return min(scored, key=lambda record: record.score or 0.0) if scored else self.latest()
+        return _best(self.records())
 
     @contextmanager
     def writing(self, update: int, score: float | None = None) -> Iterator[Path]:
@@ -113,11 +111,12 @@ class Checkpoints:
     def prune(self, keep: int) -> None:
         """Leave the last `keep`, the best, and every result, for later stages refer to its parts; delete the others'
         records first, and whatever no record names."""
-        records, best = self.records(), self.best()
+        records = self.records()
+        best = _best(records)
         spared = {int(update) for update in self._store.list(RESULTS)} | ({best.update} if best else set())
-        for record in records[:-keep]:
-            if record.update not in spared:
-                self._store.delete([_record_path(record.update)])
+        spared |= {record.update for record in records[-keep:]}
+        self._store.delete([_record_path(record.update) for record in records if record.update not in spared])
+        # Read anew: another driver may have made one meanwhile.
         named = {f"{record.folder}/{entry.path}" for record in self.records() for entry in record.files}
         stray = [f"{FOLDER}/{name}" for name in self._store.list(FOLDER) if not _is_record(name)]
         self._store.delete([path for path in stray if path not in named])
@@ -199,6 +198,12 @@ def result_of(folder: str) -> tuple[Checkpoints, Record]:
         if record.update == finished.update:
             return checkpoints, record
     raise InputError(f"{folder}/{FINISHED} names checkpoint {finished.update}, which is not there any more")
+
+
+def _best(records: Sequence[Record]) -> Record | None:
+    """By the score; of those without one the last. records: oldest first."""
+    scored = [record for record in records if record.score is not None]
+    return min(scored, key=lambda record: record.score or 0.0) if scored else next(reversed(records), None)
 
 
 def _is_record(name: str) -> bool:

@@ -11,6 +11,7 @@ from model.sequence import SequenceBuilder
 from model.training.recipe import TrainRecipe
 from model.training.samples import Sample, Unusable
 from model.training.sources import DOCUMENT, Opened, Reads, Split, open_sources
+from model.training.updates import segment_of
 
 Opening = Callable[[], dict[str, Opened]]
 """Travels to the loader's processes, where it opens what they read from."""
@@ -59,7 +60,11 @@ def held_out_samples(recipe: TrainRecipe, builder: SequenceBuilder) -> list[Samp
 
 
 def fits(builder: SequenceBuilder, sample: Sample) -> bool:
-    return len(builder.segment(sample.chunks)) <= builder.config.language_model.positions
+    try:
+        segment_of(sample, builder)
+    except Unusable:
+        return False
+    return True
 
 
 def held_out_pictures(recipe: TrainRecipe, config: ReViLMConfig) -> dict[str, Tensor]:

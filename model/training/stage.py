@@ -82,10 +82,8 @@ class StageTraining:
         )
         self.optimizer = adam_w(self.model, weight_decay=self.section.weight_decay)
         self.done = 0  # updates
-        self.best, self.stale = (
-            math.inf,
-            0,
-        )  # the best score of an evaluation, the smaller the better; evaluations since
+        self.best = math.inf  # score of an evaluation: the smaller the better
+        self.stale = 0  # evaluations since
         self.figures: dict[str, Json] = {}  # of the last evaluation,
         self.evaluated = 0  # which was after this update
         if latest is not None:

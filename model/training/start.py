@@ -8,13 +8,21 @@ finetune   the result of pretrain
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
 
-from model.checkpoint import CONFIG, Reference, configuration_of, from_pretrained, references_of, tensors_digest
+from model.checkpoint import (
+    CONFIG,
+    Reference,
+    References,
+    configuration_of,
+    from_pretrained,
+    references_of,
+    tensors_digest,
+)
 from model.config import ImageEncoderConfig, LanguageModelConfig, RetrievalConfig, ReViLMConfig, to_dict
 from model.hugging_face import read_config, read_language_model
 from model.image_encoder import ImageEncoder
@@ -28,7 +36,7 @@ from pipeline.checksums import sha256_of_file, sha256_of_json
 from pipeline.errors import InputError, RecipeError
 
 TOKENIZER_CAPTIONS = 50_000  # that a tokenizer is trained on
-REFERRED = ("language_model", "image_encoder", "text_encoder", "retrieval_cross_attention")
+REFERRED = [part.name for part in fields(References)]
 """Parts that a stage may leave as they were."""
 LOADED = (".safetensors", ".json")  # of a Hugging Face folder
 

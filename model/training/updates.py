@@ -103,7 +103,7 @@ class Updates(Dataset[Update]):
             for position in range(number * share.batch + self._rank.number, (number + 1) * share.batch, self._rank.of):
                 try:
                     sample = self._sources[name].sample(*self._orders[name].at(position))
-                    segments.append(self._segment(sample))
+                    segments.append(segment_of(sample, self._builder))
                 except Unusable as reason:
                     skipped[str(reason)] += 1
                 else:
@@ -111,12 +111,6 @@ class Updates(Dataset[Update]):
             cut += sum(segment.cut for segment in segments)
             micro_batches += [MicroBatch.of(name, batch) for batch in self._batches(segments, share)]
         return Update(number, micro_batches, sum(map(len, ids.values())), ids, skipped, cut)
-
-    def _segment(self, sample: Sample) -> Segment:
-        segment = self._builder.segment(sample.chunks)
-        if len(segment) > self._builder.config.language_model.positions:
-            raise Unusable("too_long")
-        return segment
 
     def _batches(self, segments: list[Segment], share: Share) -> list[Batch]:
         """As many as the rank with the most samples needs, for all ranks step together."""
@@ -141,6 +135,14 @@ class Updates(Dataset[Update]):
     def _nothing(self) -> Segment:
         """In place of samples, where a rank has none: a row without a loss."""
         return self._builder.segment([Chunk(learned=False)])
+
+
+def segment_of(sample: Sample, builder: SequenceBuilder) -> Segment:
+    """Raises Unusable where the model has too few positions for it."""
+    segment = builder.segment(sample.chunks)
+    if len(segment) > builder.config.language_model.positions:
+        raise Unusable("too_long")
+    return segment
 
 
 def loaded(updates: Updates, first: int, last: int, *, processes: int = 0, ahead: int = 2) -> "DataLoader[Update]":

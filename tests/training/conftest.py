@@ -1,22 +1,13 @@
 """What all tests of the training share."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.training.recipe import STAGES
+from tests.threads import one_thread as one_thread
 from tests.training.tiny import Tiny, train
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Matrices as small as theirs take several times longer when two threads share them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
