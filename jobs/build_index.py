@@ -10,17 +10,17 @@ from pydantic import model_validator
 from demo.encoder import TrainEncoder
 from demo.recipe import DemoRecipe, EncoderRecipe, demo_server
 from jobs.stats import show
-from pipeline.commits import Whole
+from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import RecipeError, reporting_errors
 from pipeline.progress import show_progress
 from pipeline.recipe import dump_recipe, load_recipe, recipe_arguments
 from pipeline.run import Base, Run, RunRecipe, executor_for
 from pipeline.stage import Stage
-from stages.download import Download, DownloadRecipe
+from stages.download import Download, DownloadRecipe, check_urls
 from stages.embed import OWN, Embed, EmbedRecipe
 from stages.filter import FilterRecipe, filter_stages
 from stages.index import IndexRecipe, QueryEncoder, Retriever, index_stages, refuse_below_floor
-from stages.ingest import Count, IngestRecipe, Rows, check_sources
+from stages.ingest import Count, IngestRecipe, Rows, check_sources, sample_urls
 from stages.report import tables, write_report
 
 EXAMPLES = 5
@@ -65,6 +65,8 @@ def main(argv: Sequence[str]) -> int:
         faults = check_sources(recipe.ingest) if recipe.ingest else []
         if faults:
             raise RecipeError("\n".join(faults))
+        if recipe.ingest and not crawled(recipe):
+            print(check_urls(sample_urls(recipe.ingest, recipe.download.check_urls), recipe.download))
         executor = executor_for(recipe.engine, recipe.cpus)
         run = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe), accept_failed=recipe.accept_failed)
         report = run.execute(executor)
@@ -73,6 +75,11 @@ def main(argv: Sequence[str]) -> int:
         refuse_below_floor(Whole.open(recipe.root, "index_report"), recipe.index)
         say_what_was_made(recipe)
     return report.exit_code
+
+
+def crawled(recipe: BuildIndexRecipe) -> bool:
+    roots = [recipe.root, *([recipe.base.root] if recipe.base else [])]
+    return any(resolve_folder(root, Download.name).manifest() for root in roots)
 
 
 def say_what_was_made(recipe: BuildIndexRecipe) -> None:

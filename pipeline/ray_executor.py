@@ -21,7 +21,7 @@ from pipeline.errors import RecipeError
 from pipeline.executor import Call, Died, Done, Outcome, Raised
 from pipeline.metrics import Metrics
 from pipeline.progress import show_progress
-from pipeline.stage import Resources, Shard
+from pipeline.stage import ALL, Resources, Shard, Share
 from pipeline.writer import Job, make_shard, open_state
 
 log = logging.getLogger("pipeline")
@@ -90,9 +90,9 @@ class Worker:
         return make_shard(self._job, shard, self._state)
 
 
-def _make(job: Job, shard: Shard) -> CommitRecord:
+def _make(job: Job, shard: Shard, share: Share) -> CommitRecord:
     show_progress()
-    return make_shard(job, shard, open_state(job, shard))
+    return make_shard(job, shard, open_state(job, shard), share)
 
 
 _make_remotely = ray.remote(_make)
@@ -111,6 +111,7 @@ class _Actor:
 class _InFlight:
     call: Call
     actor: _Actor | None  # None: a task
+    share: Share = ALL
 
 
 @dataclass
@@ -129,11 +130,22 @@ class RayExecutor:
     def room(self, job: Job) -> int:
         if not ray.is_initialized():
             connect(self.cpus)
+        return self._window(job) - self._in_flight[job.stage.name]
+
+    def _window(self, job: Job) -> int:
         if job.stage.stateful:
-            window = CALLS_PER_ACTOR * self._wanted_actors(job)
-        else:
-            window = max(8, int(2 * self._resources().get("CPU", 1) / max(job.stage.resources.cpus, 0.1)))
-        return window - self._in_flight[job.stage.name]
+            return CALLS_PER_ACTOR * self._wanted_actors(job)
+        at_once = self._resources().get("CPU", 1) / max(job.stage.resources.cpus, 0.1)
+        if job.stage.sharing:  # none waits for another to end: it would have a share and not use it
+            return job.stage.resources.workers or max(1, int(at_once))
+        return max(8, int(2 * at_once))
+
+    def _share(self, job: Job) -> Share:
+        """The first that no shard at work has. While a cluster grows, shares that were told before are larger."""
+        stage = job.stage.name
+        taken = {flying.share.number for flying in self._flying.values() if flying.call.job.stage.name == stage}
+        number = next(number for number in itertools.count() if number not in taken)
+        return Share(number, max(self._window(job), number + 1))
 
     @cached_property
     def _metrics(self) -> Metrics:
@@ -148,10 +160,12 @@ class RayExecutor:
             actor = self._freest_actor(call.job)
             reference = actor.handle.make.options(name=name).remote(call.shard)
             actor.calls.append(reference)
+            self._flying[reference] = _InFlight(call, actor)
         else:
+            share = self._share(call.job) if call.job.stage.sharing else ALL
             options = self._options(call.job.stage.resources) | {"name": name, "scheduling_strategy": "SPREAD"}
-            reference = _make_remotely.options(**options, max_retries=0).remote(self._jobs[name], call.shard)
-        self._flying[reference] = _InFlight(call, actor if call.job.stage.stateful else None)
+            reference = _make_remotely.options(**options, max_retries=0).remote(self._jobs[name], call.shard, share)
+            self._flying[reference] = _InFlight(call, None, share)
         self._count_in_flight(name, 1)
 
     def wait(self) -> list[Outcome]:

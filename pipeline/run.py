@@ -5,11 +5,11 @@ is committed; a stage that needs an input whole is planned when that input's man
 is tried once more; one whose process dies three times is left out; then the run goes on with the others and ends with
 the list of what failed, or, with accept_failed, makes those rejects and goes on. More than 20 shards, or 1 % of a
 stage, are never accepted, and stop the run where they fail one after the other; so does a storage that fails, a setting
-that proves wrong, and a state that cannot be opened: no shard is to blame then.
+that proves wrong, a state that cannot be opened, and a stage that gives the alarm: no shard is to blame then.
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from pipeline.commits import StageFolder, resolve_folder
+from pipeline.commits import CommitRecord, StageFolder, resolve_folder
 from pipeline.credentials import redact
 from pipeline.errors import NotOpened, RecipeError, StorageError
 from pipeline.executor import Call, Died, Done, Executor, LocalExecutor, Outcome, Raised
@@ -28,6 +28,7 @@ from pipeline.stage_run import StageRun
 from pipeline.storage import absolute_root, open_store
 
 MAX_RAISES, MAX_DEATHS, MAX_LOSSES = 2, 3, 20
+RECENT = 10  # shards of a stage that an alarm may look at
 SHOWN = 20  # failed shards, of a report
 
 
@@ -110,6 +111,9 @@ class Run:
     _deaths: Counter[str] = field(default_factory=Counter)
     _losses: Counter[str] = field(default_factory=Counter)  # deaths, whoever was to blame
     _in_a_row: Counter[str] = field(default_factory=Counter)  # failures of a stage since it last made a shard
+    _ended: dict[str, deque[CommitRecord | Exception]] = field(
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=RECENT))
+    )  # by stage
     _stopped: str = ""
 
     def execute(self, executor: Executor) -> RunReport:
@@ -200,6 +204,10 @@ class Run:
     def _settle(self, outcome: Outcome, runs: Sequence[StageRun], progress: Progress) -> None:
         call = outcome.call
         run = next(run for run in runs if run.job is call.job)
+        if isinstance(outcome, Done | Raised):
+            ended = self._ended[run.name]
+            ended.append(outcome.record if isinstance(outcome, Done) else outcome.error)
+            self._stop(run.stage.alarm(tuple(ended)))
         if isinstance(outcome, Done):
             self._in_a_row[run.name] = 0
             self._committed(run, call.shard.id, runs)

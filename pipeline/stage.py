@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from pipeline.recipe import Json
 
 if TYPE_CHECKING:
-    from pipeline.commits import Whole
+    from pipeline.commits import CommitRecord, Whole
     from pipeline.writer import ShardWriter, Task
 
 State = TypeVar("State")
@@ -40,7 +40,19 @@ class Resources:
     gpus: float = 0
     memory_gib: float = 1
     threads: int = 1
-    workers: int | None = None  # processes of a stateful stage; None: as many as the cluster holds
+    workers: int | None = None  # processes of a stateful or sharing stage; None: as many as the cluster holds
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which of the equal parts of what a stage's shards at work share is this shard's: `number` of `of`, from 0."""
+
+    number: int = 0
+    of: int = 1
+
+
+ALL = Share()
+"""Of a shard that works alone."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +89,8 @@ class Stage(ABC, Generic[State]):
     name: ClassVar[str]
     version: ClassVar[int]  # raised when the same input gives another output
     stateful: ClassVar[bool] = False  # True: `open` is dear, so long-lived workers serve many shards
+    # True: shards at work share what no executor knows of (the patience of web servers), so each is told its share
+    sharing: ClassVar[bool] = False
 
     @property
     def inputs(self) -> Sequence[Input]:
@@ -106,6 +120,11 @@ class Stage(ABC, Generic[State]):
 
     def news(self, whole: "Whole") -> str:
         """What whoever watches the run is told when the stage has become whole; empty: nothing."""
+        return ""
+
+    def alarm(self, ended: "Sequence[CommitRecord | Exception]") -> str:
+        """Why no more shards should be begun, told by those that this driver saw end last: records, and what was
+        raised; empty: there is no reason."""
         return ""
 
     def open(self, task: "Task") -> State:

@@ -23,7 +23,7 @@ from pipeline.failpoints import failpoint
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.schemas import REJECTS
-from pipeline.stage import Counts, Need, Shard, Stage
+from pipeline.stage import ALL, Counts, Need, Shard, Share, Stage
 from pipeline.threads import set_threads
 
 REJECTS_FILE = "rejects"
@@ -46,6 +46,7 @@ class Task:
 
     job: Job
     shard: Shard
+    share: Share = ALL
     _read: dict[str, Committed | Whole] = field(default_factory=dict)  # by input
 
     @property
@@ -143,12 +144,12 @@ class ShardWriter:
             written.unlink(missing_ok=True)
 
 
-def make_shard(job: Job, shard: Shard, state: Any) -> CommitRecord:
+def make_shard(job: Job, shard: Shard, state: Any, share: Share = ALL) -> CommitRecord:
     """Process and commit one shard, unless it is committed: then the winner's record is returned."""
     if job.folder.store.size(record_path(shard.id)):
         return job.folder.record(shard.id)
     started = time.monotonic()
-    task = Task(job, shard)
+    task = Task(job, shard, share)
     set_threads(job.stage.resources.threads)
     with job.folder.store.scratch() as folder:
         out = ShardWriter(shard.id, folder)

@@ -46,6 +46,17 @@ class Numbers(Stage[None]):
 
 
 @dataclass(frozen=True)
+class Shared(Numbers):
+    """Three at once share something."""
+
+    sharing = True
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(cpus=0.1, workers=3)
+
+
+@dataclass(frozen=True)
 class Squares(Stage[int]):
     """Shard by shard; keeps a state, and may be told to misbehave at one shard as long as a file exists."""
 

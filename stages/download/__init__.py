@@ -7,21 +7,30 @@ Rejects the network's and the bytes' reasons of pipeline/reasons.py
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
+from pipeline.commits import CommitRecord
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Resources, Stage
 from pipeline.writer import ShardWriter, Task
+from stages.download.health import ShardHealth, alarm
+from stages.download.opt_outs import OptOuts
 from stages.download.recipe import OF_THE_RESULT, DownloadRecipe
 
-__all__ = ["Download", "DownloadRecipe"]
+__all__ = ["Download", "DownloadRecipe", "check_urls"]
 
 
 @dataclass(frozen=True)
 class Download(Stage[None]):
+    """Raises RecipeError where the list of opt-outs cannot be read: once, here, so no worker needs it."""
+
     recipe: DownloadRecipe
-    name, version = "download", 1
+    opt_outs: OptOuts = field(init=False)
+    name, version, sharing = "download", 1, True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "opt_outs", OptOuts.load(self.recipe.opt_out))
 
     @property
     def inputs(self) -> Sequence[Input]:
@@ -29,13 +38,18 @@ class Download(Stage[None]):
 
     @property
     def resources(self) -> Resources:
-        return Resources(cpus=1, memory_gib=2)
+        return Resources(cpus=1, memory_gib=2, workers=self.recipe.workers)
 
     def settings(self) -> Mapping[str, Json]:
         return self.recipe.model_dump(mode="json", include=OF_THE_RESULT)
 
     def conditions(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump(mode="json", exclude=OF_THE_RESULT)
+        """A list of opt-outs counts by its checksum: it may be long."""
+        stated = self.recipe.model_dump(mode="json", exclude=OF_THE_RESULT | {"opt_out"})
+        return {**stated, "opt_out": self.opt_outs.checksum}
+
+    def alarm(self, ended: Sequence[CommitRecord | Exception]) -> str:
+        return alarm(ended, self.recipe)
 
     def pair_ids(self, task: Task) -> list[str]:
         return cast(list[str], task.read("ingest_rows").table("urls", ["pair_id"])["pair_id"].to_pylist())
@@ -44,15 +58,30 @@ class Download(Stage[None]):
         from stages.download.images import ImageRule, Stored, store
         from stages.download.layout import ShardLayout
         from stages.download.native import bodies
+        from stages.download.request import FetchLimits
 
         rows = task.read("ingest_rows").table("urls").to_pylist()
+        limits = FetchLimits(**self.recipe.of_a_request(), opt_outs=self.opt_outs, share=task.share)
         rule = ImageRule(self.recipe.size_px, self.recipe.jpeg_quality, self.recipe.max_pixels)
+        health = ShardHealth(self.recipe.max_transient)
         with ShardLayout(out, rows) as layout:
-            for fetched in bodies(rows, self.recipe):
+            for fetched in bodies(rows, limits):
+                health.count(fetched.reason)
                 made = fetched if fetched.body is None else store(fetched.body, rule)
                 if isinstance(made, Stored):
                     layout.succeed(fetched, made)
                 else:
                     assert made.reason is not None, "what has no body has a reason"
                     layout.fail(fetched, made.reason, made.detail)
+            health.judge()
         return Counts(len(rows), layout.num_stored, {"fetched_bytes": layout.fetched_bytes})
+
+
+def check_urls(urls: Sequence[str], recipe: DownloadRecipe) -> str:
+    """What to expect of a list, told by some of its urls; empty: there are none.
+
+    Raises InputError where a run would stop soon after its start.
+    """
+    from stages.download.forecast import forecast
+
+    return str(forecast(urls, recipe)) if urls else ""

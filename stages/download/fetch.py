@@ -11,17 +11,18 @@ import heapq
 import queue
 import threading
 import time
-from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from pipeline.reasons import TRANSIENT, Reason
 from stages.download.addresses import Target, parse_url
+from stages.download.hosts import HostQueues
 from stages.download.request import Answer, FetchLimits, Request
 from stages.download.transfers import Transfers
 
 TICK_S = 0.05  # how soon the thread notices that the consumer took a body or went away
+MAX_WAIT_S = 60.0  # that a server may ask for; whoever asks for more is left to a second pass
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class Fetched:
 
 
 def fetch_all(urls: Sequence[str], limits: FetchLimits) -> Iterator[Fetched]:
-    """Every url's result, in order of completion.
+    """Every url's result, in order of completion, at the latest when `shard_deadline_s` is over.
 
-    A url costs at most `deadline_s` once its first request began, so n urls end after at most n * deadline_s /
-    connections seconds (per host: / connections_per_host). Closing the iterator drops what is under way.
+    A url holds a connection for at most `deadline_s`, redirects and retries included; waits for its host's turn, for a
+    retry or for a server that asked for patience do not count. Closing the iterator drops what is under way.
     """
     crawl = _Crawl(urls, limits)
     threading.Thread(target=crawl.run, name="fetch", daemon=True).start()
@@ -59,45 +60,19 @@ class _Row:
     origin: Target
     target: Target  # where to ask next: the origin, or where it redirects to
     attempts: int = 0  # that ended
-    started: float = 0.0  # time.monotonic() of the first request
+    first: float = 0.0  # time.monotonic() of the first request
+    began: float = 0.0  # and of the one under way
+    held_s: float = 0.0  # a connection, in requests that ended
     redirects: int = 0  # of this attempt
     failure: Answer | None = None  # of the attempt before
 
+    @property
+    def host(self) -> str:
+        return self.target.endpoint
 
-@dataclass
-class _HostQueues:
-    """Rows that wait, by host: hosts take turns, and none has more than its share of connections."""
-
-    per_host: int
-    _waiting: defaultdict[str, deque[_Row]] = field(default_factory=lambda: defaultdict(deque))
-    _active: Counter[str] = field(default_factory=Counter)
-    _ready: deque[str] = field(default_factory=deque)  # hosts with a row waiting and a connection to spare, each once
-
-    def put(self, row: _Row) -> None:
-        """A row whose deadline runs goes first."""
-        host = row.target.endpoint
-        if row.started:
-            self._waiting[host].appendleft(row)
-        else:
-            self._waiting[host].append(row)
-        if len(self._waiting[host]) == 1 and self._active[host] < self.per_host:
-            self._ready.append(host)
-
-    def take(self) -> _Row | None:
-        if not self._ready:
-            return None
-        host = self._ready.popleft()
-        row = self._waiting[host].popleft()
-        self._active[host] += 1
-        if self._waiting[host] and self._active[host] < self.per_host:
-            self._ready.append(host)
-        return row
-
-    def release(self, row: _Row) -> None:
-        host = row.target.endpoint
-        self._active[host] -= 1
-        if self._waiting[host] and self._active[host] == self.per_host - 1:
-            self._ready.append(host)
+    @property
+    def urgent(self) -> bool:
+        return self.first > 0
 
 
 class _Crawl:
@@ -110,10 +85,12 @@ class _Crawl:
         self._urls = urls
         self._limits = limits
         self._fetched_bytes = 0
-        self._queues = _HostQueues(limits.connections_per_host)
+        self._queues: HostQueues[_Row] = HostQueues(limits.connections_per_host, limits.share)
+        self._given_up: dict[str, Answer] = {}  # by host: what its other rows are told unasked
         self._delayed: list[tuple[float, int, _Row]] = []  # a heap: retries by the time at which they are due
         self._active: dict[object, tuple[Request, _Row]] = {}  # by curl handle
         self._look_again = 0.0  # time.monotonic() at which rows past their deadline are looked for
+        self._ends = time.monotonic() + limits.shard_deadline_s
 
     def run(self) -> None:
         try:
@@ -125,8 +102,50 @@ class _Crawl:
                         request, row = self._active.pop(ended.curl)
                         self._settle(request, row, request.answer(ended.code, ended.message))
                     self._stop_overdue(transfers)
+                    if time.monotonic() > self._ends:
+                        self._stop_all(transfers)
         finally:
             self.finished.put(None)
+
+    def _queue_all(self) -> None:
+        for index, url in enumerate(self._urls):
+            try:
+                target = parse_url(url)
+                self._enqueue(_Row(index, target, target))
+            except ValueError as fault:
+                self.finished.put(Fetched(index, None, Reason.BAD_URL, str(fault), None, 0.0))
+
+    def _enqueue(self, row: _Row) -> None:
+        """Unless it is known already what its host would say, or that nobody wants to be asked."""
+        if entry := self._limits.opt_outs.entry(row.target):
+            self._finish(row, Answer(None, reason=Reason.OPTED_OUT, detail=f"download.opt_out: {entry}"))
+        elif row.host in self._given_up:
+            self._finish(row, self._given_up[row.host])
+        else:
+            self._queues.put(row)
+
+    def _fill(self, transfers: Transfers) -> bool:
+        """Start what may be started; False when nothing is left to wait for."""
+        while self._delayed and self._delayed[0][0] <= time.monotonic():
+            self._enqueue(heapq.heappop(self._delayed)[2])
+        while self._idle and self._fetched_bytes - self.taken_bytes <= self._limits.window_bytes:
+            row = self._queues.take()
+            if row is None:
+                break
+            self._begin(row, transfers)
+        return bool(self._active or self._delayed or self._queues)
+
+    def _begin(self, row: _Row, transfers: Transfers) -> None:
+        if row.failure and self._left_s(row) <= 0:
+            self._queues.release(row.host)
+            self._finish(row, row.failure)
+            return
+        row.began = time.monotonic()
+        row.first = row.first or row.began
+        request = self._idle.pop()
+        request.begin(row.target, self._left_s(row), fresh=row.failure is not None)
+        self._active[request.curl] = (request, row)
+        transfers.start(request.curl)
 
     def _stop_overdue(self, transfers: Transfers) -> None:
         """curl's own timeout starts anew where it asks again over another connection, up to five times."""
@@ -134,56 +153,57 @@ class _Crawl:
         if now < self._look_again:
             return
         self._look_again = now + TICK_S
-        for curl, (request, row) in list(self._active.items()):
-            if self._left_s(row) < -TICK_S:
-                transfers.stop(request.curl)
-                del self._active[curl]
-                self._settle(request, row, Answer(None, reason=Reason.DEADLINE, detail="no answer in time"))
+        for request, row in list(self._active.values()):
+            if self._left_s(row) - (now - row.began) < -TICK_S:
+                self._stop(request, row, transfers)
 
-    def _queue_all(self) -> None:
-        for index, url in enumerate(self._urls):
-            try:
-                target = parse_url(url)
-                self._queues.put(_Row(index, target, target))
-            except ValueError as fault:
-                self.finished.put(Fetched(index, None, Reason.BAD_URL, str(fault), None, 0.0))
+    def _stop(self, request: Request, row: _Row, transfers: Transfers) -> None:
+        transfers.stop(request.curl)
+        del self._active[request.curl]
+        self._settle(request, row, Answer(None, reason=Reason.DEADLINE, detail="no answer in time"))
 
-    def _fill(self, transfers: Transfers) -> bool:
-        """Start what may be started; False when nothing is left to wait for."""
-        while self._delayed and self._delayed[0][0] <= time.monotonic():
-            self._queues.put(heapq.heappop(self._delayed)[2])
-        while self._idle and self._fetched_bytes - self.taken_bytes <= self._limits.window_bytes:
-            row = self._queues.take()
-            if row is None:
-                return bool(self._active or self._delayed)
-            if row.failure and self._left_s(row) <= 0:
-                self._queues.release(row)
-                self._finish(row, row.failure)
-                continue
-            row.started = row.started or time.monotonic()
-            request = self._idle.pop()
-            request.begin(row.target, self._left_s(row), fresh=row.failure is not None)
-            self._active[request.curl] = (request, row)
-            transfers.start(request.curl)
-        return True
+    def _stop_all(self, transfers: Transfers) -> None:
+        late = Answer(None, reason=Reason.DEADLINE, detail=f"the shard's {self._limits.shard_deadline_s:g} s are over")
+        self._limits = replace(self._limits, retries=0)
+        for request, row in list(self._active.values()):
+            self._stop(request, row, transfers)
+        for row in [*self._queues.drain(), *(row for _, _, row in self._delayed)]:
+            self._finish(row, row.failure or late)
+        self._delayed.clear()
 
     def _settle(self, request: Request, row: _Row, answer: Answer) -> None:
         self._idle.append(request)
-        self._queues.release(row)
+        self._queues.release(row.host)
+        row.held_s += time.monotonic() - row.began
         if answer.next and row.redirects < self._limits.max_redirects:
             row.redirects += 1
             row.target = answer.next
-            self._queues.put(row)
+            self._enqueue(row)
             return
         row.attempts += 1
         wait_s = max(self._limits.backoff_s * 2 ** (row.attempts - 1), answer.retry_after_s)
-        if answer.reason in TRANSIENT and row.attempts <= self._limits.retries and wait_s < self._left_s(row):
-            row.target, row.redirects, row.failure = row.origin, 0, answer
+        if answer.reason is Reason.HTTP_BUSY or answer.retry_after_s:
+            self._queues.pause(row.host, wait_s)
+        if self._tries_again(row, answer) and wait_s <= MAX_WAIT_S:
+            row.failure = answer
+            row.target, row.redirects = row.origin, 0
             heapq.heappush(self._delayed, (time.monotonic() + wait_s, row.index, row))
-        elif answer.reason is Reason.DEADLINE and row.failure:
-            self._finish(row, row.failure)  # a second try that there was no time for says nothing new
-        else:
-            self._finish(row, answer)
+            return
+        if answer.reason is Reason.DNS or answer.retry_after_s > MAX_WAIT_S:
+            self._give_up(row.host, answer)
+        if answer.reason is Reason.DEADLINE and row.failure:
+            answer = row.failure  # a second try that there was no time for says nothing new
+        self._finish(row, answer)
+
+    def _tries_again(self, row: _Row, answer: Answer) -> bool:
+        return answer.reason in TRANSIENT and row.attempts <= self._limits.retries and self._left_s(row) > 0
+
+    def _give_up(self, host: str, answer: Answer) -> None:
+        """The host has no address, or asked for more patience than there is: its other rows would meet the same."""
+        unasked = replace(answer, http_status=None, detail=f"{answer.detail}; told of another url of {host}")
+        self._given_up[host] = unasked
+        for row in list(self._queues.drain(host)):
+            self._finish(row, unasked)
 
     def _finish(self, row: _Row, answer: Answer) -> None:
         reason, detail = answer.reason, answer.detail
@@ -192,8 +212,9 @@ class _Crawl:
         if reason is Reason.BAD_URL:  # the row's own url was parsed; curl is the stricter reader of host names
             reason = Reason.BAD_REDIRECT if row.redirects else reason
         self._fetched_bytes += len(answer.body or b"")
-        fetch_ms = 1000 * (time.monotonic() - row.started)
+        fetch_ms = 1000 * (time.monotonic() - row.first) if row.first else 0.0
         self.finished.put(Fetched(row.index, answer.body, reason, detail, answer.http_status, fetch_ms))
 
     def _left_s(self, row: _Row) -> float:
-        return row.started + self._limits.deadline_s - time.monotonic()
+        """Of the deadline when the request under way, if any, began."""
+        return self._limits.deadline_s - row.held_s

@@ -6,13 +6,11 @@ from typing import Any
 
 from stages.download.fetch import Fetched, fetch_all
 from stages.download.local import read_local
-from stages.download.recipe import OF_THE_RESULT, DownloadRecipe
 from stages.download.request import FetchLimits
 
 
-def bodies(rows: Sequence[Mapping[str, Any]], recipe: DownloadRecipe) -> Iterator[Fetched]:
+def bodies(rows: Sequence[Mapping[str, Any]], limits: FetchLimits) -> Iterator[Fetched]:
     """Of every row (schema URLS) one result, in any order."""
-    limits = FetchLimits(**recipe.model_dump(exclude={*OF_THE_RESULT, "engine"}))
     yield from read_local(rows, limits.max_bytes)
     remote = [index for index, row in enumerate(rows) if row["local_path"] is None]
     for fetched in fetch_all([rows[index]["url"] for index in remote], limits):

@@ -13,6 +13,7 @@ import certifi
 import pycurl
 
 from pipeline.reasons import Reason
+from pipeline.stage import ALL, Share
 from stages.download.addresses import Target, is_public, parse_url
 from stages.download.answers import (
     REDIRECT_STATUSES,
@@ -22,26 +23,35 @@ from stages.download.answers import (
     reason_of_curl,
     reason_of_status,
 )
+from stages.download.opt_outs import OptOuts
 
 BOT = "revilm-pipeline"
 MAX_HEADER_BYTES = 64 * 1024  # of one answer, all its lines
 MAX_ERROR_BYTES = 64 * 1024  # of a body that is not wanted, read only to keep the connection
 _HEADERS = ["Accept: image/jpeg, image/png, image/webp, image/*;q=0.8, */*;q=0.5", "Accept-Encoding: identity"]
+DNS_CACHE_S = 600
 _STATUS_LINE = re.compile(rb"HTTP/[\d.]+ (\d{3})")
+
+_OF_THIS_PROCESS = pycurl.CurlShare()  # the shards that a process makes one after the other meet the same hosts
+_OF_THIS_PROCESS.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_DNS)
 
 
 @dataclass(frozen=True)
 class FetchLimits:
-    deadline_s: float = 20.0  # for one url: first request to last byte, redirects, retries and waits included
+    deadline_s: float = 20.0  # for one url: of holding a connection, redirects and retries included
+    shard_deadline_s: float = 3600.0  # for all urls together
     max_bytes: int = 20_000_000  # of a body
     max_redirects: int = 5
     retries: int = 1  # for transient reasons, and only inside the deadline
     backoff_s: float = 1.0  # before the first retry; doubles; a longer Retry-After wins
     connections: int = 32
-    connections_per_host: int = 8
+    connections_per_host: int = 8  # of all shares together
+    share: Share = ALL
     window_bytes: int = 64_000_000  # bodies that wait for the consumer; memory is this plus connections * max_bytes
     allow: frozenset[str] = frozenset()  # host:port, as in the url, that need not be public
     respect_opt_out: bool = True  # X-Robots-Tag
+    opt_outs: OptOuts = OptOuts()
+    connect_to: str | None = None  # host:port that every connection goes to, whatever host the url names
     contact: str = "no contact given"  # told to every server
     ca_file: str = certifi.where()
 
@@ -90,11 +100,15 @@ class Request:
             pycurl.HTTPHEADER: _HEADERS,
             pycurl.MAXFILESIZE_LARGE: limits.max_bytes,
             pycurl.BUFFERSIZE: 128 * 1024,
+            pycurl.SHARE: _OF_THIS_PROCESS,
+            pycurl.DNS_CACHE_TIMEOUT: DNS_CACHE_S,
             pycurl.OPENSOCKETFUNCTION: self._open_socket,
             pycurl.HEADERFUNCTION: self._read_header,
             pycurl.WRITEFUNCTION: self._read_body,
         }.items():
             self.curl.setopt(option, value)
+        if limits.connect_to:
+            self.curl.setopt(pycurl.CONNECT_TO, [f"::{limits.connect_to}"])
 
     def begin(self, target: Target, timeout_s: float, *, fresh: bool = False) -> None:
         """Set the handle up for one request; whoever drives the handle calls `answer` when curl is done.
@@ -102,7 +116,7 @@ class Request:
         fresh: over a connection of its own, as a second try needs it: a kept one may have been the trouble.
         """
         self._target = target
-        self._allowed = target.endpoint in self._limits.allow
+        self._allowed = target.endpoint in self._limits.allow or self._limits.connect_to is not None
         self._refused_address = ""
         self._verdict: tuple[Reason, str] | None = None
         self._status = 0

@@ -3,17 +3,15 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.checksums import sha256_of_json
+from pipeline.entries import DOMAIN, domains_of, entries_of
 from pipeline.errors import RecipeError
 from pipeline.reasons import Reason
 from stages.filter.rules import Fault, Pair
 
 _PAIR_ID = re.compile(r"[a-z0-9_-]+-[0-9]{10}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_DOMAIN = re.compile(r"[^\s/:@]+(?:\.[^\s/:@.]+)+")
-_HOST = re.compile(r"[a-z]+://(?:[^/?#]*@)?([^/?#:]+)", re.I)
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Exclusions:
 
         Raises RecipeError naming the first entry that is none of the four kinds.
         """
-        lines = _lines(exclude) if isinstance(exclude, str) else exclude
-        return cls(frozenset(_entry(line) for line in lines))
+        return cls(frozenset(_entry(line) for line in entries_of(exclude, "filter.exclude")))
 
     @property
     def checksum(self) -> str:
@@ -37,32 +34,17 @@ class Exclusions:
 
     def fault(self, pair: Pair) -> Fault | None:
         """A domain also means its subdomains."""
-        names = [pair["pair_id"], pair["sha256"], pair["stored_sha256"], pair["url"], *_domains(pair["url"])]
+        names = [pair["pair_id"], pair["sha256"], pair["stored_sha256"], pair["url"], *domains_of(pair["url"])]
         found = next((name for name in names if name in self.entries), None)
         return None if found is None else (Reason.REMOVED_ON_REQUEST, f"exclude: {found}")
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (FileNotFoundError, IsADirectoryError, UnicodeDecodeError) as error:
-        raise RecipeError(f"filter.exclude: {path} is no text file that can be read: {error}") from None
-    return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 
 def _entry(line: str) -> str:
     if "://" in line or _PAIR_ID.fullmatch(line):
         return line
     lowered = line.casefold()
-    if _SHA256.fullmatch(lowered) or _DOMAIN.fullmatch(lowered):
+    if _SHA256.fullmatch(lowered) or DOMAIN.fullmatch(lowered):
         return lowered
     raise RecipeError(
         f"filter.exclude: {line!r} is no pair id (cc3m-0000000042), url (https://…), domain (example.org) or sha256"
     )
-
-
-def _domains(url: str | None) -> list[str]:
-    """The url's host and every domain above it."""
-    found = _HOST.match(url or "")
-    parts = found.group(1).casefold().rstrip(".").split(".") if found else []
-    return [".".join(parts[level:]) for level in range(len(parts))]

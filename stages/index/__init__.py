@@ -17,7 +17,7 @@ from stages.index.exact import best_first, exact_search, exact_similarity
 from stages.index.gate import IndexGate, refuse_below_floor
 from stages.index.index_file import IndexFile
 from stages.index.query_encoder import QueryEncoder
-from stages.index.recall import cost_us, interval
+from stages.index.recall import cost_us
 from stages.index.recipe import IndexRecipe, IndexSettings
 from stages.index.report import IndexReport
 from stages.index.retriever import Retriever
@@ -42,7 +42,6 @@ __all__ = [
     "exact_search",
     "exact_similarity",
     "index_stages",
-    "interval",
     "model_conflicts",
     "refuse_below_floor",
     "update_stages",

@@ -8,7 +8,6 @@ coverage@k: the share of the exact first k that lie in the probed lists, whateve
 Shapes: Q queries, D width, R candidates in the order of their codes, K = KNOWN.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import InputError
+from pipeline.intervals import interval
 from stages.index.exact import Floats, exact_search, exact_similarity
 from stages.index.lists import Lists
 from stages.index.serving import Scores, candidates
@@ -28,7 +28,6 @@ DEPTHS = (10, 20, 50, 100, 200, 500, 1000)
 CODE_US, RERANKED_US = 0.02, 2.0
 """Modelled cost of a code scanned and of a vector re-ranked, measured for RaBitQ of 512 bits and rows in the page cache
 (64-byte PQ: twice as much for each code). Only their ratio decides anything, and no clock does."""
-Z95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -136,13 +135,6 @@ def recall_of_each(similarity: Floats, exact: Floats, k: int) -> Floats:
     kth = np.take_along_axis(exact, there[:, None] - 1, axis=1)
     recall: Floats = np.minimum((similarity >= kth).sum(axis=1), there) / there
     return recall
-
-
-def interval(recall: float, num: int) -> tuple[float, float]:
-    """95 %, after Wilson. Wide enough: no mean of figures between 0 and 1 varies more than that of zeros and ones."""
-    middle = (recall + Z95**2 / (2 * num)) / (1 + Z95**2 / num)
-    half = Z95 / (1 + Z95**2 / num) * math.sqrt(recall * (1 - recall) / num + (Z95 / (2 * num)) ** 2)
-    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
 def cost_us(codes_scanned: float, depth: int) -> float:

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.commits import Whole
+from pipeline.intervals import interval
 from pipeline.recipe import Section
 from pipeline.schemas import BAND
-from stages.index import interval
 from stages.interleave.band import LARGEST, Band, Metric
 from stages.interleave.recipe import InterleaveRecipe
 

@@ -23,14 +23,14 @@ ROWS = 1200
 
 @pytest.fixture(scope="module")
 def server(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """host:port, and a list whose urls lead there."""
+    """host:port, and the list as it is, of true hosts."""
     tool = real_data.parent / "tools" / "serve_bodies.py"
     if not tool.is_file():
         pytest.skip(f"no replay server at {tool}")
     (port,) = free_ports(1)
     command = [sys.executable, str(tool), "--data", str(real_data), "--port", str(port)]
     urls = tmp_path_factory.mktemp("replay") / "urls.tsv"
-    subprocess.run([*command, "--rows", str(ROWS), "--write-tsv", str(urls)], check=True)
+    subprocess.run([*command, "--true-hosts", "--rows", str(ROWS), "--write-tsv", str(urls)], check=True)
     with subprocess.Popen([*command, "--hang", "0.5"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()  # it listens
@@ -58,7 +58,7 @@ def test_every_row_ends_as_recorded(server: tuple[str, Path], real_data: Path, t
     endpoint, urls = server
     sources = [{"name": "cc3m", "preset": "cc3m", "files": [str(urls)]}]
     ingest = IngestRecipe.model_validate({"shard_size": 400, "sources": sources})
-    download = DownloadRecipe(deadline_s=4, backoff_s=0.1, connections_per_host=32, allow=frozenset({endpoint}))
+    download = DownloadRecipe(deadline_s=4, backoff_s=0.1, connect_to=endpoint)
     assert Run(str(tmp_path), [Count(ingest), Rows(ingest), Download(download)]).execute(LocalExecutor()).exit_code == 0
     with gzip.open(real_data / "cc3m" / "val_index.jsonl.gz", "rt", encoding="utf-8") as lines:
         records = {f"cc3m-{record['row']:010d}": record for record in map(json.loads, lines) if record["row"] < ROWS}

@@ -17,7 +17,7 @@ from pipeline.ray_executor import RayExecutor
 from pipeline.run import Run
 from pipeline.stage import Stage
 from tests.jobs.toy_driver import Noting
-from tests.toys import Deadly, Numbers, Roots, Squares, Total, everything_in, left_in, toy_stages
+from tests.toys import Deadly, Numbers, Roots, Shared, Squares, Total, everything_in, left_in, toy_stages
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -125,3 +125,19 @@ def test_a_machine_smaller_than_what_stages_ask_for_is_enough(tmp_path: Path) ->
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     assert subprocess.run([sys.executable, "-c", code], env=environment, timeout=120, check=False).returncode == 0
     assert everything_in(str(root)) == everything_in(quiet_root(tmp_path / "local"))
+
+
+def test_shards_at_work_are_told_different_shares_and_no_more_are_handed_out_than_there_are(tmp_path: Path) -> None:
+    class Watching(RayExecutor):
+        most = 0
+
+        def wait(self):  # type: ignore[no-untyped-def]
+            shares = [flying.share for flying in self._flying.values() if flying.call.job.stage.name == "numbers"]
+            assert len({share.number for share in shares}) == len(shares)
+            assert all(share.number < share.of == 3 for share in shares)
+            self.most = max(self.most, len(shares))
+            return super().wait()
+
+    executor = Watching()
+    assert Run(str(tmp_path), [Shared(9)]).execute(executor).exit_code == 0
+    assert executor.most == 3

@@ -1,6 +1,7 @@
 """A web server on loopback that misbehaves on demand: what it does stands in the path."""
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,6 +24,7 @@ class HostileServer(ThreadingHTTPServer):
         self.changed = threading.Condition()
         self.connections = self.closed = 0
         self.requests: list[tuple[str, dict[str, str]]] = []  # path with query, headers in lower case
+        self.times: list[float] = []  # of the requests, time.monotonic()
         self.seen: Counter[str] = Counter()  # requests by path
         self.busy = self.peak = 0  # requests being answered, and the most of them at once
         self.sent_bytes = 0
@@ -66,6 +68,7 @@ class HostileHandler(BaseHTTPRequestHandler):
         self.query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         with self.server.changed:
             self.server.requests.append((self.path, {key.lower(): value for key, value in self.headers.items()}))
+            self.server.times.append(time.monotonic())
             self.server.seen[parts.path] += 1
             self.server.busy += 1
             self.server.peak = max(self.server.peak, self.server.busy)

@@ -17,9 +17,10 @@ from pipeline.arithmetic import FLOAT32, MATRIX_UNITS
 from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.executor import LocalExecutor
+from pipeline.intervals import interval
 from pipeline.run import Run
 from stages.index.exact import SPARE, Floats, best_first, exact_search, exact_similarity, float64_search
-from stages.index.recall import KNOWN, KS, Queries, interval, recall_of_each, remembered
+from stages.index.recall import KNOWN, KS, Queries, recall_of_each, remembered
 from stages.index.same_image import same_image_rows
 from stages.index.topk import CHUNK, Limits, Search, guard, nearest, products
 from stages.index.vectors import Ids, Vectors
