@@ -17,6 +17,7 @@ def small(root: Path, lists: Path, port: int) -> list[str]:
         f"ingest={{shard_size: 100, sources: [{', '.join(sources)}]}}",
         f"download.allow=['127.0.0.1:{port}', '127.0.0.1:1']",
         "download.deadline_s=2",
+        "download.check_urls=4",
         "encoder={steps: 3, batch: 50}",
         "filter={shard_rows: 90, defaults: {min_clip_score: null}}",
         "index.min_recall=null",
