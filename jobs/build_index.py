@@ -21,6 +21,7 @@ from stages.embed import OWN, Embed, EmbedRecipe
 from stages.filter import FilterRecipe, filter_stages
 from stages.index import IndexRecipe, QueryEncoder, Retriever, index_stages, refuse_below_floor
 from stages.ingest import Count, IngestRecipe, Rows, check_sources, sample_urls
+from stages.plan import PlanRecipe
 from stages.report import tables, write_report
 
 EXAMPLES = 5
@@ -36,6 +37,7 @@ class BuildIndexRecipe(RunRecipe):
     embed: EmbedRecipe = EmbedRecipe()
     filter: FilterRecipe = FilterRecipe()
     index: IndexRecipe = IndexRecipe()
+    plan: PlanRecipe | None = None  # for jobs/plan.py alone
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "BuildIndexRecipe":
