@@ -14,6 +14,7 @@ from stages.index.add import IndexAdd
 from stages.index.additions import model_conflicts
 from stages.index.database import Database
 from stages.index.exact import best_first, exact_search, exact_similarity
+from stages.index.factory import Choice, choose
 from stages.index.gate import IndexGate, refuse_below_floor
 from stages.index.index_file import IndexFile
 from stages.index.query_encoder import QueryEncoder
@@ -22,12 +23,15 @@ from stages.index.recipe import IndexRecipe, IndexSettings
 from stages.index.report import IndexReport
 from stages.index.retriever import Retriever
 from stages.index.serve import IndexServe
+from stages.index.size import IndexBytes, index_bytes
 from stages.index.train import IndexTrain
 from stages.index.update import UpdateRecipe, update_stages
 from stages.index.vectors import Key, Vectors, by_shard
 
 __all__ = [
+    "Choice",
     "Database",
+    "IndexBytes",
     "IndexFile",
     "IndexRecipe",
     "IndexSettings",
@@ -38,9 +42,11 @@ __all__ = [
     "Vectors",
     "best_first",
     "by_shard",
+    "choose",
     "cost_us",
     "exact_search",
     "exact_similarity",
+    "index_bytes",
     "index_stages",
     "model_conflicts",
     "refuse_below_floor",

@@ -11,7 +11,7 @@ from stages.plan.figures import NOTHING, Figure, measured, total
 from stages.plan.job import Job
 from stages.plan.lists import SourceRows, rows_of_sources
 from stages.plan.records import ALL, NOT_BEGUN, Done, StageDone, sources_of_shards, stage_done
-from stages.plan.stated import Rates, has_prefilter, sample_for, serving_shards, stated_prefilter, stated_rates
+from stages.plan.stated import Rates, has_prefilter, index_of, stated_prefilter, stated_rates
 
 BY_SOURCE = ("ingest_rows", "download", "embed", "filter_judge")
 """Stages whose shards are those of ingest_rows, each of one source."""
@@ -187,7 +187,7 @@ def _rows_of_all(job: Job, stage: str, corpus: Figure) -> Figure:
     """That enter a stage whose shards mix the sources."""
     if stage == "encoder":
         return NOTHING
-    return Figure(sample_for(job, corpus.value), corpus.basis) if stage == "index_train" else corpus
+    return Figure(index_of(job, int(corpus.value))[0].sample, corpus.basis) if stage == "index_train" else corpus
 
 
 def _shards_of_all(job: Job, stage: str, rows: float) -> float:
@@ -197,5 +197,5 @@ def _shards_of_all(job: Job, stage: str, rows: float) -> float:
         usual = min(ADDED_AT_ONCE, max(rows / ADD_TASKS, LEAST_ADDED))
         return max(rows / (job.index.vectors_per_task or usual), 1)
     if stage == "index":
-        return serving_shards(job, rows)
+        return index_of(job, int(rows))[1].shards
     return max(rows / PARTITION_ROWS, 1) if stage == "filter_duplicates" else 1

@@ -5,13 +5,13 @@ each row that goes in: what a worker spends, who holds the CPUs and GPUs that it
 """
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from stages.index import Choice, IndexBytes, IndexRecipe, choose, index_bytes
 from stages.plan.figures import Figure, stated
 from stages.plan.job import Job
 
@@ -19,7 +19,7 @@ ASSUMED = "an assumption"
 REPLAY = "the replay of CC3M's validation list (docs/results.md)"
 DEMO = "the demo, on two CPU cores"
 INDEX = "the index of 5 million (docs/results.md)"
-FORMULA = "stages/index/size.py, as `factory: auto` chooses"
+FORMULA = "the index that would be built (stages/index/size.py)"
 
 FETCHED: Mapping[str, tuple[float, str]] = {
     "cc3m": (0.93, "CC3M's record of 2019; today's share is lower, and not known here"),
@@ -34,15 +34,8 @@ RECORD_BYTES = (1200, "the demo's commit records")
 CUDA_PER_S = (1500, "clip-retrieval's own figure: ViT-B-32 on an RTX 3080; not measured here, other models differ")
 CPU_PER_S = (7.5, "a CPU core, ViT-B-32 (docs/results.md); other models differ")
 OWN_PER_S = (240, DEMO)
-CODE_BYTES, ID_BYTES, LIST_BYTES, LINK_BYTES, SERVING_BYTES = 8, 8, 180, 272, 5 << 30  # RaBitQ's, HNSW32's
-COMPARED_LISTS, LEAST_PER_LIST, MANY_ROWS, PER_LIST, ENOUGH_FOR_CODES, MULTIPLIED_PER_S = (
-    8192,
-    39,
-    10_000_000,
-    64,
-    65_536,
-    65e9,
-)
+MULTIPLIED_PER_S = 65e9  # products and sums of a core
+LIST_NUMBER_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -175,18 +168,19 @@ def _corpus(job: Job, rows: float) -> Work:
 
 def _train(job: Job, rows: float) -> Work:
     """Ten rounds, in which the sample is compared with every list. rows: of the corpus."""
-    lists, width = lists_for(job, rows), width_of(job)
-    seconds = lists * width * 20 / MULTIPLIED_PER_S / job.index.train_cpus
-    return Work(INDEX, seconds=seconds, bytes=8, shard_bytes=_centroids(job, rows), files=3, sized=FORMULA)
+    choice, size = index_of(job, int(rows))
+    seconds = choice.nlist * width_of(job) * 20 / MULTIPLIED_PER_S / job.index.train_cpus
+    return Work(INDEX, seconds=seconds, bytes=8, shard_bytes=_shared(size), files=3, sized=FORMULA)
 
 
 def _add(job: Job, rows: float) -> Work:
-    return Work(INDEX, seconds=1.5e-4, bytes=_code(job) + ID_BYTES + 4, files=4, sized=FORMULA)
+    _, size = index_of(job, int(rows))
+    return Work(INDEX, seconds=1.5e-4, bytes=size.codes / max(rows, 1) + LIST_NUMBER_BYTES, files=4, sized=FORMULA)
 
 
 def _serve(job: Job, rows: float) -> Work:
-    size = _code(job) + ID_BYTES
-    return Work(INDEX, seconds=3e-6, bytes=size, shard_bytes=_centroids(job, rows), sized=FORMULA)
+    _, size = index_of(job, int(rows))
+    return Work(INDEX, seconds=3e-6, bytes=size.codes / max(rows, 1), shard_bytes=_shared(size), sized=FORMULA)
 
 
 def _report(job: Job, rows: float) -> Work:
@@ -214,33 +208,24 @@ WORK: Mapping[str, Callable[[Job, float], Work]] = {
 }
 
 
-def lists_for(job: Job, rows: float) -> int:
-    """As `index.factory: auto` chooses, from the rows of the corpus."""
-    wanted = (4 if rows < MANY_ROWS else 8) * math.sqrt(max(rows, 1))
-    most = max(rows / LEAST_PER_LIST, 1)
-    return job.index.nlist or min(2 ** round(math.log2(wanted)), 2 ** math.floor(math.log2(most)))
+def index_of(job: Job, rows: int) -> tuple[Choice, IndexBytes]:
+    """What is built for a corpus of so many rows. autofaiss is not asked: its index is taken to be like that of `auto`.
+
+    Raises RecipeError where that index cannot be made.
+    """
+    asked = {"factory": "auto"} if job.index.factory == "autofaiss" else {}
+    return _index(job.index.model_copy(update=asked), max(rows, 1), width_of(job))
 
 
-def sample_for(job: Job, rows: float) -> float:
-    """Rows to train on, of a corpus of so many."""
-    return min(rows, job.index.train_sample or max(PER_LIST * lists_for(job, rows), ENOUGH_FOR_CODES))
+@cache
+def _index(recipe: IndexRecipe, rows: int, width: int) -> tuple[Choice, IndexBytes]:
+    choice = choose(recipe, rows, width)
+    return choice, index_bytes(choice.factory, width, rows, recipe.serving_shards)
 
 
-def serving_shards(job: Job, rows: float) -> int:
-    return job.index.serving_shards or max(math.ceil(rows * (_code(job) + ID_BYTES) / SERVING_BYTES), 1)
-
-
-def _code(job: Job) -> float:
-    """Bytes of a vector in an index of `index.factory: auto`."""
-    return width_of(job) / 8 + CODE_BYTES
-
-
-def _centroids(job: Job, rows: float) -> float:
-    """Bytes of a template, which every serving shard repeats: centroids, their graph, a rotation."""
-    width = width_of(job)
-    lists = lists_for(job, rows)
-    links = LINK_BYTES if lists > COMPARED_LISTS else 0
-    return lists * (4 * width + LIST_BYTES + links) + 4 * width**2
+def _shared(size: IndexBytes) -> int:
+    """Bytes of a template, which every serving shard repeats."""
+    return size.centroids + size.graph + size.tables + size.lists
 
 
 def width_of(job: Job) -> int:

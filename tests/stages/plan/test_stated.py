@@ -91,7 +91,7 @@ def test_a_disk_without_room_is_told_with_the_numbers(capsys: pytest.CaptureFixt
     recipe, root = str(RECIPES / "coyo.yaml"), f"root={tmp_path}/coyo"
     assert main([recipe, root, "plan.rows.coyo=2000", "plan.cpus=1"]) == 0
     assert "it fits" in capsys.readouterr().out
-    assert main([recipe, root, "plan.rows.coyo=1000000000000000"]) == 1
+    assert main([recipe, root, "plan.rows.coyo=100000000000", "index.train_memory_gib=1000"]) == 1
     assert "IT DOES NOT FIT" in capsys.readouterr().out
 
 
