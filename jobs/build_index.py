@@ -55,7 +55,7 @@ class BuildIndexRecipe(RunRecipe):
         stages: list[Stage[Any]] = [TrainEncoder(self.encoder)] if self.encoder else []
         if self.ingest:
             stages += [Count(self.ingest), Rows(self.ingest), Download(self.download), Embed(self.embed)]
-        return [*stages, *filter_stages(self.filter), *index_stages(self.index)]
+        return [*stages, *filter_stages(self.filter, self.download, self.embed), *index_stages(self.index)]
 
 
 @reporting_errors

@@ -13,6 +13,8 @@ WHERE = {
     "downloaded": "download/data/{shard}-{attempt}.parquet, beside its tar",
     "embedded": "embed/data/{shard}-{attempt}.parquet, row-aligned with img_emb/ and text_emb/",
     "judged": "filter_judge/data/{shard}-{attempt}.parquet",
+    "evaluation_pictures": "evaluation_sets/data/{shard}-{attempt}.parquet, row-aligned with img_emb/",
+    "evaluation_hits": "filter_judge/data/hits_{shard}-{attempt}.parquet, where there are evaluation sets",
     "pairs": "corpus/data/metadata/metadata_{shard}-{attempt}.parquet, row-aligned with img_emb/ and text_emb/",
     "recall": "index_report/data/report_{shard}-{attempt}.parquet",
     "neighbor_keys": "neighbor_keys/data/keys_{shard}-{attempt}.arrow (Arrow IPC), in the order of the databases",

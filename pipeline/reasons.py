@@ -48,6 +48,8 @@ class Reason(StrEnum):
     NSFW = "nsfw"
     WATERMARK = "watermark"
     DUPLICATE = "duplicate"
+    PLACEHOLDER = "placeholder"  # one picture under many unrelated captions
+    EVALUATION_PICTURE = "evaluation_picture"  # of a set that a model is to be measured on
     # filter: irregular text (Re-ViLM §4.1)
     CAPTION_TOO_SHORT = "caption_too_short"
     CAPTION_TOO_LONG = "caption_too_long"

@@ -90,6 +90,26 @@ PAIRS = pa.schema(
 JUDGED = pa.schema([*list(PAIRS)[1:], pa.field("embedded_row", pa.int32(), nullable=False)])
 """A kept pair before it has a row id, and its row in the embed shard's matrices."""
 
+EVALUATION_PICTURES = pa.schema(
+    [
+        # one row a picture of an evaluation set; row-aligned with img_emb
+        pa.field("name", pa.string(), nullable=False),  # below the set's folder, or as its parquet says
+        pa.field("sha256", pa.string()),  # of the file; null: the set is a parquet
+        pa.field("phash", pa.uint64(), nullable=False),
+    ]
+)
+
+EVALUATION_HITS = pa.schema(
+    [
+        # one row a pair and evaluation set of which it shows a picture; of several the nearest
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("evaluation_set", pa.string(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),  # of the picture
+        pa.field("bits", pa.int32(), nullable=False),  # in which the perceptual hashes differ
+        pa.field("cosine", pa.float64(), nullable=False),  # of the image embeddings, exact
+    ]
+)
+
 RECALL = pa.schema(
     [
         pa.field("direction", pa.string(), nullable=False),  # image → image, or text → image
@@ -333,6 +353,8 @@ EVERY_SCHEMA = {
     "embedded": EMBEDDED,
     "judged": JUDGED,
     "pairs": PAIRS,
+    "evaluation_pictures": EVALUATION_PICTURES,
+    "evaluation_hits": EVALUATION_HITS,
     "recall": RECALL,
     "neighbor_keys": NEIGHBOR_KEYS,
     "neighbors": NEIGHBORS,

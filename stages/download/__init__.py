@@ -6,11 +6,12 @@ Writes  images: webdataset's tar in row order: key.jpg, key.txt, key.json of eac
 Rejects the network's and the bytes' reasons of pipeline/reasons.py
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from pipeline.commits import CommitRecord
+from pipeline.reasons import Reason
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Resources, Stage
 from pipeline.writer import ShardWriter, Task
@@ -18,7 +19,10 @@ from stages.download.health import ShardHealth, alarm
 from stages.download.opt_outs import OptOuts
 from stages.download.recipe import OF_THE_RESULT, DownloadRecipe
 
-__all__ = ["Download", "DownloadRecipe", "check_urls"]
+if TYPE_CHECKING:
+    from stages.download.images import Stored
+
+__all__ = ["Download", "DownloadRecipe", "check_urls", "stored_picture"]
 
 
 @dataclass(frozen=True)
@@ -85,3 +89,14 @@ def check_urls(urls: Sequence[str], recipe: DownloadRecipe) -> str:
     from stages.download.forecast import forecast
 
     return str(forecast(urls, recipe)) if urls else ""
+
+
+def stored_picture(body: bytes, recipe: DownloadRecipe, refuse: Callable[[Reason, str], None]) -> "Stored | None":
+    """What the stage would store of a picture that was fetched; None: nothing, and `refuse` was told why."""
+    from stages.download.images import ImageRule, Stored, store
+
+    made = store(body, ImageRule(recipe.size_px, recipe.jpeg_quality, recipe.max_pixels))
+    if isinstance(made, Stored):
+        return made
+    refuse(made.reason, made.detail)
+    return None

@@ -6,6 +6,7 @@ Rejects corrupt_image
 """
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,11 +29,15 @@ if TYPE_CHECKING:
 OWN = "encoder"  # the model that this run's stage of that name trained
 
 
-def _known_model(name: str) -> str:
+def _model_configs() -> Path:
     package = find_spec("open_clip")  # found, not imported: that takes seconds
     assert package is not None, "open_clip is a dependency"
     assert package.origin is not None, "open_clip is a package"
-    names = [OWN, *sorted(path.stem for path in Path(package.origin).parent.glob("model_configs/*.json"))]
+    return Path(package.origin).parent / "model_configs"
+
+
+def _known_model(name: str) -> str:
+    names = [OWN, *sorted(path.stem for path in _model_configs().glob("*.json"))]
     if name not in names:
         near = ", ".join(difflib.get_close_matches(name, names) or [OWN, "ViT-B-32", "ViT-L-14"])
         raise ValueError(f"neither {OWN!r} nor one of open_clip's {len(names) - 1} models; near are {near}")
@@ -121,6 +126,13 @@ def open_towers(recipe: EmbedRecipe, encoder: Whole | None) -> "Towers":
     (shard,) = encoder.shards
     trained = encoder.read(shard)
     return Towers.load_files(trained.path("config"), trained.path("weights"), recipe.precision, recipe.device)
+
+
+def width_of(recipe: EmbedRecipe) -> int | None:
+    """Of its embeddings; None: known when the run's encoder is there."""
+    if recipe.model == OWN:
+        return None
+    return int(json.loads((_model_configs() / f"{recipe.model}.json").read_text(encoding="utf-8"))["embed_dim"])
 
 
 def _weights(pretrained: str) -> str:

@@ -1,6 +1,6 @@
 """The kept pairs, numbered and in even shards: what everything after `filter` reads.
 
-Reads    filter_judge, filter_duplicates where duplicates are dropped, embed, and download where pictures are copied
+Reads    filter_judge, filter_duplicates where pictures are compared, embed, and download where pictures are copied
 Writes   metadata (PAIRS), img_emb and text_emb (float16, row-aligned), in the folders that clip-retrieval and
          embedding-reader read; with `images: copy` also images, a tar of key.jpg, key.txt, key.json in row order
 Rows     inputs in recipe order, then pair_id (runs.py); row_id is 0 … N−1 over all shards
@@ -51,7 +51,7 @@ class Corpus(Stage[None]):
 
     @property
     def inputs(self) -> Sequence[Input]:
-        duplicates = [Input("filter_duplicates", Need.WHOLE)] if self.recipe.duplicates == "drop" else []
+        duplicates = [Input("filter_duplicates", Need.WHOLE)] if self.recipe.compares_pictures else []
         read = ["embed", "download"] if self.recipe.images == "copy" else ["embed"]
         others = [source for stage in read for source in whole_inputs(stage, self.recipe.inputs)]
         return [Input("filter_judge", Need.WHOLE), *duplicates, *others]
@@ -74,12 +74,12 @@ class Corpus(Stage[None]):
             for number, taken in enumerate(cut(ranges, self.recipe.shard_rows))
         ]
         if not shards:
-            raise _empty(judged)
+            raise _empty(judged, whole.get("filter_duplicates"))
         return Plan(shards, {"inputs": [open_store(root).root for root in self.recipe.inputs]})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         judged = task.whole("filter_judge")
-        duplicates = task.whole("filter_duplicates") if self.recipe.duplicates == "drop" else None
+        duplicates = task.whole("filter_duplicates") if self.recipe.compares_pictures else None
         survivors = Survivors.of(judged, duplicates)
         parts = []
         for shard, start, stop in task.params["ranges"]:
@@ -127,17 +127,19 @@ def _copy(row: dict[str, Any], pictures: BinaryIO, tar: tarfile.TarFile) -> dict
     return row | {"input": IN_THIS_CORPUS, "offset": offset}
 
 
-def _empty(judged: Whole) -> InputError:
+def _empty(judged: Whole, duplicates: Whole | None) -> InputError:
     """What to say where no pair is left: the commonest reasons, and where their limits are set."""
     where = f"{judged.folder.root}/filter_judge"
     num_judged = sum(summary.rows_in for summary in judged.shards.values())
     if num_judged == 0:
         return InputError(f"{where} was given no pair: see the rejects of ingest, download and embed")
     reasons: Counter[str] = Counter()
-    for shard in judged.shards:
-        reasons.update(judged.read(shard).record.rejects)
+    for stage in filter(None, (judged, duplicates)):
+        for shard in stage.shards:
+            reasons.update(stage.read(shard).record.rejects)
     leading = [f"{reason} {rows:,} ({SETTING_OF[Reason(reason)]})" for reason, rows in reasons.most_common(3)]
     return InputError(
         f"no pair is left for the corpus: of {num_judged:,} judged, {', '.join(leading)} left. Change the settings "
-        f"named, or give filter.sources their own; {where}/rejects says of every row what was found."
+        f"named, or give filter.sources their own; {judged.folder.root}/filter_*/rejects say of every row what was "
+        "found."
     )

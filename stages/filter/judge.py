@@ -2,14 +2,15 @@
 
 Reads    download: one row per input row; embed: the rows whose picture could be embedded, in the same order
 Writes   judged: the kept rows in that order (JUDGED)
-Rejects  one reason a row, the first that applies: removed_on_request, small_image, extreme_aspect, nsfw, watermark,
-         the caption_… reasons in the order of text_rules.RULES, low_clip_score. The score comes last, so that its
-         count is what that threshold alone costs.
+         hits, where there are evaluation sets: whose pictures the pairs show that left for it (EVALUATION_HITS)
+Rejects  one reason a row, the first that applies: removed_on_request, evaluation_picture, small_image, extreme_aspect,
+         nsfw, watermark, the caption_… reasons in the order of text_rules.RULES, low_clip_score. The score comes last,
+         so that its count is what that threshold alone costs.
 Source   Re-ViLM §4.1: low CLIP score and irregular text are filtered; the thresholds are ours.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar, cast
 
 import numpy as np
@@ -20,9 +21,10 @@ from pipeline.commits import Committed, Whole
 from pipeline.errors import InputError
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
-from pipeline.schemas import JUDGED
-from pipeline.stage import Counts, Input, Plan, Resources, Shard, Stage, shard_id
+from pipeline.schemas import EVALUATION_HITS, JUDGED
+from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
+from stages.filter.evaluation_match import hits
 from stages.filter.exclusions import Exclusions
 from stages.filter.inputs import input_key, refuse_unlike, whole_inputs
 from stages.filter.recipe import FilterRecipe, Thresholds
@@ -81,9 +83,11 @@ class Judge(Stage[None]):
 
     @property
     def inputs(self) -> Sequence[Input]:
+        sets = [Input("evaluation_sets", Need.WHOLE)] if self.recipe.evaluation_sets else []
         if not self.recipe.inputs:
-            return [Input("download"), Input("embed")]
-        return [source for stage in ("download", "embed") for source in whole_inputs(stage, self.recipe.inputs)]
+            return [Input("download"), Input("embed"), *sets]
+        crawls = [source for stage in ("download", "embed") for source in whole_inputs(stage, self.recipe.inputs)]
+        return [*crawls, *sets]
 
     @property
     def resources(self) -> Resources:
@@ -91,7 +95,8 @@ class Judge(Stage[None]):
 
     def settings(self) -> Mapping[str, Json]:
         """A list of exclusions counts by its checksum: it may be long, and names what is to be forgotten."""
-        values: dict[str, Json] = self.recipe.model_dump(mode="json", include={"defaults", "sources"})
+        decide = {"defaults", "sources"} | ({"evaluation_rule"} if self.recipe.evaluation_sets else set())
+        values: dict[str, Json] = self.recipe.model_dump(mode="json", include=decide)
         return {**values, "exclude": self.exclusions.checksum}
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
@@ -111,9 +116,11 @@ class Judge(Stage[None]):
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         number, downloaded, embedded = self._read(task)
         pairs = joined(downloaded, embedded, number)
+        shown = self._evaluation_hits(task, out, pairs, embedded)
         kept = []
         for row, pair in enumerate(pairs.to_pylist()):
-            fault = self.exclusions.fault(pair) or fault_of(pair, self.recipe.thresholds(pair["source"]))
+            fault = self.exclusions.fault(pair) or shown.get(row)
+            fault = fault or fault_of(pair, self.recipe.thresholds(pair["source"]))
             if fault is None:
                 kept.append(row)
             else:
@@ -121,6 +128,16 @@ class Judge(Stage[None]):
         judged = pairs.take(pa.array(kept, pa.int64())).select(JUDGED.names).cast(JUDGED)
         out.table("judged", "{stem}.parquet", judged)
         return Counts(rows_in=pairs.num_rows, rows_out=judged.num_rows)
+
+    def _evaluation_hits(self, task: Task, out: ShardWriter, pairs: pa.Table, embedded: Committed) -> dict[int, Fault]:
+        """Row → why it leaves; a pair that was removed on request is not told again."""
+        if not self.recipe.evaluation_sets:
+            return {}
+        found = hits(pairs, embedded.array("img_emb"), task.whole("evaluation_sets"), self.recipe.evaluation_rule)
+        found = [hit for hit in found if not self.exclusions.fault(pairs.slice(hit.row, 1).to_pylist()[0])]
+        rows = [{"pair_id": pairs["pair_id"][hit.row].as_py(), **asdict(hit)} for hit in found]
+        out.table("hits", "hits_{stem}.parquet", pa.Table.from_pylist(rows, schema=EVALUATION_HITS))
+        return {hit.row: (Reason.EVALUATION_PICTURE, str(hit)) for hit in reversed(found)}
 
     def _read(self, task: Task) -> tuple[int, Committed, Committed]:
         """The input's number, and the two shards of one download shard."""
@@ -159,8 +176,11 @@ def joined(downloaded: Committed, embedded: Committed, number: int) -> pa.Table:
 
 SETTING_OF = {
     Reason.REMOVED_ON_REQUEST: "filter.exclude",
+    Reason.EVALUATION_PICTURE: "filter.evaluation_sets",
     **{rule.reason: f"filter.defaults.{rule.setting}" for rule in (*PICTURE_RULES, *SCORE_RULES)},
     **{rule.reason: f"filter.defaults.text.{rule.setting}" for rule in TEXT_RULES},
     Reason.CAPTION_BOILERPLATE: "filter.defaults.text.boilerplate",
+    Reason.PLACEHOLDER: "filter.placeholders",
+    Reason.DUPLICATE: "filter.duplicates",
 }
 """Where a recipe says how much of a reason's rows leave."""

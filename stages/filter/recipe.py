@@ -1,11 +1,11 @@
 """The recipe's `filter` section: what a pair has to be like, source by source, and how the corpus is laid out."""
 
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from pipeline.recipe import Section
-from pipeline.run import Root
+from pipeline.run import LocalPath, Root
 from stages.filter.text_rules import TextRules
 
 Settings = TypeVar("Settings", bound=Section)
@@ -22,10 +22,28 @@ class Thresholds(Section):
     text: TextRules | None = TextRules()
 
 
+class Placeholders(Section):
+    """When a picture that stands under many captions shows none of them (a logo, "image not available"). The values are
+    ours: docs/operations.md says what they were tried on."""
+
+    min_captions: int = Field(default=10, ge=2)  # distinct ones; a limit itself is allowed, as below
+    max_similarity: float = Field(default=0.6, ge=-1, le=1)  # mean cosine of two of them
+
+
+class EvaluationRule(Section):
+    """When a pair shows a picture of an evaluation set, beside equal bytes: looser than what makes a duplicate, because
+    a pair too many is a pair, and one too few spoils a measurement. The values are ours, as above."""
+
+    max_bits: int = Field(default=8, ge=0, le=64)  # in which the perceptual hashes differ
+    min_cosine: float = Field(default=0.5, ge=-1, le=1)  # of the image embeddings
+
+
 class FilterRecipe(Section):
     """inputs: roots whose pairs become one corpus; none: this run's own.
     sources: by source name, the thresholds that differ from the defaults.
     exclude: pair ids, urls, domains (with their subdomains) or sha256, or the path of a text file of them.
+    evaluation_sets: by name, a folder of pictures or a parquet of phash and embedding; pairs that show one leave.
+    placeholders: one picture under many unrelated captions leaves with all its pairs; null: it stays.
     duplicates: `drop` keeps the smallest pair_id of pairs that show the same picture.
     images: `link` leaves the pictures in the download tars; `copy` writes tars of the kept ones.
     """
@@ -34,6 +52,9 @@ class FilterRecipe(Section):
     defaults: Thresholds = Thresholds()
     sources: dict[str, Thresholds] = {}
     exclude: tuple[str, ...] | str = ()
+    evaluation_sets: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")], LocalPath] = {}
+    evaluation_rule: EvaluationRule = EvaluationRule()
+    placeholders: Placeholders | None = None
     duplicates: Literal["keep", "drop"] = "keep"
     shard_rows: int = Field(default=10_000, ge=1)
     images: Literal["link", "copy"] = "link"
@@ -44,6 +65,11 @@ class FilterRecipe(Section):
         """So that the resolved recipe shows every source's thresholds in full, and reads back as the same recipe."""
         defaults = info.data.get("defaults", Thresholds())
         return {name: overridden(defaults, thresholds) for name, thresholds in sources.items()}
+
+    @property
+    def compares_pictures(self) -> bool:
+        """Of all pairs with each other, so that the run has the stage `filter_duplicates`."""
+        return self.duplicates == "drop" or self.placeholders is not None
 
     def thresholds(self, source: str) -> Thresholds:
         return self.sources.get(source, self.defaults)

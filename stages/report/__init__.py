@@ -34,7 +34,7 @@ def progress(root: str) -> "tuple[str, dict[str, pl.DataFrame]]":
 
 def tables(root: str) -> "dict[str, pl.DataFrame]":
     """Everything that can be counted, by title. Raises InputError where the root holds no run."""
-    from stages.report import counts, quantiles, recall, samples
+    from stages.report import counts, evaluation, quantiles, recall, samples
     from stages.report.root import RunRoot
 
     run = RunRoot(root)
@@ -42,6 +42,7 @@ def tables(root: str) -> "dict[str, pl.DataFrame]":
         "funnel": counts.funnel(run),
         "losses": counts.losses(run),
         "sources": counts.sources(run),
+        "evaluation sets": evaluation.evaluation_sets(run),
         "quantiles": quantiles.quantiles(run),
         "recall": recall.recall(run),
         "band": samples.band(run),

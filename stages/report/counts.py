@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import polars as pl
+import polars.selectors as cs
 
 from pipeline.reasons import Reason
 from stages.report.root import TABLES, RunRoot, StageFiles
@@ -12,7 +13,7 @@ STEPS = {
     "download": "fetched",
     "embed": "scored",
     "filter_judge": "kept",
-    "filter_duplicates": "no copies",
+    "filter_duplicates": "compared",
     "corpus": "in the corpus",
     "index": "indexed",
     "interleaved": "in samples",
@@ -53,7 +54,8 @@ def _step(stage: str, outcome: str, files: StageFiles) -> tuple[str, str, int, i
 
 def losses(run: RunRoot) -> pl.DataFrame:
     """A row a stage and reason, the commonest first: rows, share of the stage's rows, and the rows of each source."""
-    by_source = [files.rejects().with_columns(source_of("pair_id"), stage=pl.lit(s)) for s, files in run.stages.items()]
+    of_pairs = {stage: files for stage, files in run.stages.items() if stage != "evaluation_sets"}
+    by_source = [files.rejects().with_columns(source_of("pair_id"), stage=pl.lit(s)) for s, files in of_pairs.items()]
     per_source = pl.concat(by_source).group_by("stage", "reason", "source").len().collect(engine="streaming")
     wide = per_source.with_columns(source="of " + pl.col("source")).pivot(
         "source", index=["stage", "reason"], values="len", sort_columns=True
@@ -66,8 +68,9 @@ LOSSES = {"stage": pl.String, "reason": pl.String, "rows": pl.Int64, "share": pl
 
 
 def _losses(run: RunRoot) -> Iterator[tuple[str, str, int, float]]:
+    reasons = cs.by_name([reason.value for reason in Reason], require_all=False)  # an older root knew fewer
     for stage, files in run.stages.items():
-        sums = files.stats.select(pl.col([reason.value for reason in Reason]).sum()).row(0, named=True)
+        sums = files.stats.select(reasons.sum()).row(0, named=True)
         rows_in = int(files.stats["rows_in"].sum())
         for reason, rows in sorted(sums.items(), key=lambda item: -item[1]):
             if rows:

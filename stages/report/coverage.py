@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from stages.report.root import NEIGHBORS, SAMPLES, STAGES, RunRoot
 
-OPTIONAL = ("encoder", "filter_duplicates", "index_alive", *NEIGHBORS, *SAMPLES)
+OPTIONAL = ("encoder", "evaluation_sets", "filter_duplicates", "index_alive", *NEIGHBORS, *SAMPLES)
 BEFORE_THE_FILTER = ("ingest_count", "ingest_rows", "download", "embed")
 
 BEFORE_AN_UPDATE = (*BEFORE_THE_FILTER, "filter_judge", "corpus", "index_train", "index_add", "index")

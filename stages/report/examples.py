@@ -39,7 +39,7 @@ class Example:
 
 def kept(run: RunRoot) -> list[Example]:
     rows = run.table("corpus").bottom_k(KEPT, by=DRAWN).select("pair_id").collect()
-    return _examples(run, rows.with_columns(stage=pl.lit("corpus"), reason=pl.lit(""), detail=pl.lit("")))
+    return examples_of(run, rows.with_columns(stage=pl.lit("corpus"), reason=pl.lit(""), detail=pl.lit("")))
 
 
 def left(run: RunRoot) -> list[Example]:
@@ -52,11 +52,11 @@ def left(run: RunRoot) -> list[Example]:
         by_reason = files.rejects().group_by("reason").agg(drawn, rows=pl.len()).explode("pair_id", "detail")
         rows = by_reason.sort("rows", "reason", "pair_id", descending=[True, False, False])
         found.append(rows.with_columns(stage=pl.lit(stage)).select(list(CHOSEN)).collect(engine="streaming"))
-    return _examples(run, pl.concat(found))
+    return examples_of(run, pl.concat(found))
 
 
-def _examples(run: RunRoot, chosen: pl.DataFrame) -> list[Example]:
-    """With what download and embed know of them. chosen: columns CHOSEN."""
+def examples_of(run: RunRoot, chosen: pl.DataFrame, thumbnail_px: int = THUMBNAIL_PX) -> list[Example]:
+    """With what download and embed know of them. chosen: columns CHOSEN; stage `corpus`: there is a picture."""
     places = {path: shard for crawl in run.crawls for path, shard in crawl.shards_by_path("download").items()}
     known = _downloaded(run, chosen["pair_id"], list(places)).join(
         run.table("embed").filter(pl.col("pair_id").is_in(chosen["pair_id"].implode())).collect(),
@@ -68,7 +68,7 @@ def _examples(run: RunRoot, chosen: pl.DataFrame) -> list[Example]:
     # A second crawl of what a first one failed to fetch has the same pairs: the picture counts.
     known = known.sort("image_offset", nulls_last=True).unique("pair_id", keep="first", maintain_order=True)
     rows = chosen.join(known, on="pair_id", how="left", maintain_order="left")
-    return [_example(row, places) for row in rows.iter_rows(named=True)]
+    return [_example(row, places, thumbnail_px) for row in rows.iter_rows(named=True)]
 
 
 def _downloaded(run: RunRoot, pair_ids: pl.Series, paths: list[str]) -> pl.DataFrame:
@@ -79,16 +79,16 @@ def _downloaded(run: RunRoot, pair_ids: pl.Series, paths: list[str]) -> pl.DataF
     return found.collect()
 
 
-def _example(row: Mapping[str, Any], places: Mapping[str, Committed]) -> Example:
+def _example(row: Mapping[str, Any], places: Mapping[str, Committed], thumbnail_px: int) -> Example:
     told = {name: row[name] for name in ("stage", "pair_id", "reason", "detail", "url", "caption", "clip_score")}
     shown = row["path"] is not None and (row["stage"] in WITH_PICTURE or row["stage"] == "corpus")
-    return Example(**told, picture=_thumbnail(places[row["path"]], row) if shown else None)
+    return Example(**told, picture=_thumbnail(places[row["path"]], row, thumbnail_px) if shown else None)
 
 
-def _thumbnail(shard: Committed, row: Mapping[str, Any]) -> bytes:
+def _thumbnail(shard: Committed, row: Mapping[str, Any], side_px: int) -> bytes:
     with shard.open("images") as tar:
         picture = Image.open(io.BytesIO(read_picture(tar, row["image_offset"], row["image_bytes"])))
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    picture.thumbnail((side_px, side_px))
     small = io.BytesIO()
     picture.save(small, "JPEG", quality=80)
     return small.getvalue()

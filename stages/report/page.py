@@ -5,8 +5,10 @@ from pathlib import Path
 
 from stages.report import examples
 from stages.report.coverage import not_covered
+from stages.report.evaluation import evaluation_sets
 from stages.report.markup import Markup, element
 from stages.report.root import RunRoot
+from stages.report.score_sheets import sheets
 from stages.report.sections import (
     encoder,
     funnel,
@@ -15,8 +17,10 @@ from stages.report.sections import (
     losses,
     rejected,
     samples,
+    score_sheet,
     scores,
     size_and_speed,
+    table,
     unseen,
 )
 from stages.report.summary import summary
@@ -44,7 +48,10 @@ def _sections(run: RunRoot) -> Iterator[tuple[str, Markup]]:
     yield "The run", summary(run)
     yield "From the list to the index", funnel(run)
     yield "What was lost, and why", losses(run)
+    yield "Pairs that show a picture of an evaluation set", table(evaluation_sets(run))
     yield "How well captions fit their pictures", scores(run)
+    for sheet, strips in sheets(run):
+        yield f"What a threshold would keep of {sheet.source}", score_sheet(sheet, strips)
     yield "Some of the pairs that were kept", kept(examples.kept(run))
     yield "Some of the pictures that were not", rejected([example for example in gone if example.picture])
     yield "Some of the rows that never became a picture", unseen([e for e in gone if not e.picture])

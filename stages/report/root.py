@@ -34,6 +34,7 @@ STAGES = (
     "ingest_rows",
     "download",
     "embed",
+    "evaluation_sets",
     "filter_judge",
     "filter_duplicates",
     "corpus",

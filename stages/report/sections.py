@@ -16,10 +16,14 @@ from stages.report.quantiles import quantiles
 from stages.report.recall import STAGE as INDEX_REPORT
 from stages.report.recall import only_shard, read_json, recall
 from stages.report.root import RunRoot
+from stages.report.score_sheets import Sheet
 from stages.report.scores import histogram, histogram_picture, meaning, thresholds
 
 CAPTION, URL, DETAIL = 140, 60, 120  # letters shown
 UNSEEN_PER_REASON = 2
+SHEET = (
+    "Every scored pair of the source is counted, whatever another rule made of it; pictures are in the order of scores."
+)
 
 
 def funnel(run: RunRoot) -> Markup:
@@ -59,6 +63,18 @@ def scores(run: RunRoot) -> Markup:
     return joined(element("p", meaning(limits)), element("figure", picture))
 
 
+def score_sheet(sheet: Sheet, strips: Sequence[tuple[str, Sequence[Example]]]) -> Markup:
+    """A line under each picture says whether its pair was kept."""
+    rows = [
+        joined(element("h3", title), element("div", *map(_marked, found), class_="cards")) for title, found in strips
+    ]
+    return joined(element("p", SHEET), table(sheet.table()), *rows)
+
+
+def _marked(example: Example) -> Markup:
+    return _card(example, class_="gone" if example.reason else "in")
+
+
 def kept(found: Sequence[Example]) -> Markup:
     return element("div", *map(_card, found), class_="cards") if found else Markup()
 
@@ -68,13 +84,13 @@ def rejected(found: Sequence[Example]) -> Markup:
     return joined(*(joined(element("h3", reason), kept(list(group))) for reason, group in reasons))
 
 
-def _card(example: Example) -> Markup:
+def _card(example: Example, **attributes: str) -> Markup:
     assert example.picture is not None, "only pairs with a picture are shown"
     caption = shortened(example.caption or "", CAPTION)
     score = "" if example.clip_score is None else f"clip_score {example.clip_score:.3f}"
     lines = [element("small", line) for line in (score, shortened(example.detail, DETAIL), example.pair_id) if line]
     told = element("figcaption", element("p", caption, dir="auto"), *lines)
-    return element("figure", image(example.picture, "jpeg", caption), told)
+    return element("figure", image(example.picture, "jpeg", caption), told, **attributes)
 
 
 def unseen(found: Sequence[Example]) -> Markup:

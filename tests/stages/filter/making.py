@@ -55,6 +55,7 @@ class Made:
     nsfw: float | None = None
     watermark: float | None = None
     picture: Picture = Picture()
+    text: Vector | None = None  # of the caption; None: the picture's, turned round
     reason: Reason | None = None
 
     @property
@@ -165,7 +166,8 @@ class Embedded(Stage[None]):
         out.table("pairs", "{stem}.parquet", pa.Table.from_pylist(rows, schema=EMBEDDED))
         vectors = np.array([pair.picture.vector for pair in kept], np.float16).reshape(len(kept), WIDTH)
         out.array("img_emb", "img_emb/img_emb_{stem}.npy", vectors)
-        out.array("text_emb", "text_emb/text_emb_{stem}.npy", -vectors)
+        texts = [-pair.picture.vector if pair.text is None else pair.text for pair in kept]
+        out.array("text_emb", "text_emb/text_emb_{stem}.npy", np.array(texts, np.float16).reshape(len(kept), WIDTH))
         return Counts(len(read), len(kept))
 
 

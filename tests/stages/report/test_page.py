@@ -87,7 +87,8 @@ def test_twelve_kept_pairs_and_four_of_a_reason_are_shown_small(tmp_path: Path) 
     recipe = FilterRecipe.model_validate({"defaults": {"min_clip_score": 0.5, "text": None, "max_aspect": None}})
     reader = read(filtered(tmp_path, recipe, in_shards(make_pairs(400), 100)))
     cards = [picture for picture in reader.pictures if picture.format == "JPEG"]
-    assert len(cards) == 12 + 2 * 4  # low_clip_score and small_image
+    sheets = 2 * 3 * 12  # of two sources
+    assert len(cards) == sheets + 12 + 2 * 4  # low_clip_score and small_image
     assert max(max(picture.size) for picture in cards) <= 200
 
 
