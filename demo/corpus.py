@@ -94,7 +94,7 @@ KINDS = (
     Kind("gone", 15, Reason.HTTP_CLIENT_ERROR, encoding="html", answer=Answer(status=410)),
     Kind("server_error", 20, Reason.HTTP_SERVER_ERROR, encoding="html", answer=Answer(status=500)),
     Kind("unavailable", 15, Reason.HTTP_SERVER_ERROR, encoding="html", answer=Answer(status=503)),
-    Kind("busy", 15, Reason.HTTP_BUSY, encoding="html", answer=Answer(status=429, headers=(("Retry-After", "1"),))),
+    Kind("busy", 15, Reason.HTTP_BUSY, encoding="html", answer=Answer(status=429, headers=(("Retry-After", "0"),))),
     Kind("no_content", 6, Reason.HTTP_UNEXPECTED, encoding="nothing", answer=Answer(status=204)),
     Kind("empty_body", 8, Reason.EMPTY_BODY, encoding="nothing"),
     Kind("refused", 15, Reason.CONNECTION, url=f"http://{CLOSED_ADDRESS}{{path}}.jpg"),

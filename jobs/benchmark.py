@@ -5,6 +5,9 @@ frame      scheduling and committing, beside a bare window of tasks (1 minute)
 resume     the start of a run that is finished (3 minutes)
 recovery   what the loss of a node costs (5 minutes)
 scale      the driver's memory and CPU up to 75,000 shards (15 minutes)
+ingest     memory and CPU of 1 and 10 million rows of COYO's form, duplicates dropped and kept (9 minutes)
+download   fetching and storing pictures beside img2dataset, over http and https (25 minutes)
+crawl      the recorded CC3M crawl replayed with 40 ms latency, beside img2dataset (5 minutes)
 embed      the embed stage beside its bare model (1 minute)
 exact      exact search beside torch.mm (8 minutes)
 captions   the index over real captions' vectors (3 minutes, once 15 more to embed them)
@@ -23,12 +26,15 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from trials.benchmarks.captions import captions
+from trials.benchmarks.crawl import crawl
 from trials.benchmarks.decoding import decoding
+from trials.benchmarks.download import download
 from trials.benchmarks.embedding import embed
 from trials.benchmarks.exact import exact
 from trials.benchmarks.flamingo import flamingo
 from trials.benchmarks.frame import frame
 from trials.benchmarks.index import index
+from trials.benchmarks.ingest import ingest
 from trials.benchmarks.interleave import interleave
 from trials.benchmarks.model import model
 from trials.benchmarks.recovery import recovery
@@ -40,6 +46,9 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "resume": resume,
     "recovery": recovery,
     "scale": scale,
+    "ingest": ingest,
+    "download": download,
+    "crawl": crawl,
     "embed": embed,
     "exact": exact,
     "captions": captions,

@@ -18,9 +18,9 @@ from pipeline.run import Base, Run, RunRecipe, executor_for
 from pipeline.stage import Stage
 from stages.download import Download, DownloadRecipe, check_urls
 from stages.embed import OWN, Embed, EmbedRecipe
-from stages.filter import FilterRecipe, filter_stages
+from stages.filter import THIS_RUN, FilterRecipe, filter_stages
 from stages.index import IndexRecipe, QueryEncoder, Retriever, index_stages, refuse_below_floor
-from stages.ingest import Count, IngestRecipe, Rows, check_sources, sample_urls
+from stages.ingest import IngestRecipe, check_sources, ingest_stages, sample_urls
 from stages.plan import PlanRecipe
 from stages.report import tables, write_report
 
@@ -32,7 +32,7 @@ class BuildIndexRecipe(RunRecipe):
     accept_failed: bool = False  # a shard that fails for good is rejected (shard_failed) when all others are made
     demo: DemoRecipe | None = None  # make and serve the demo's corpus while the job runs
     encoder: EncoderRecipe | None = None  # train a small encoder first; embed.model is then `encoder`
-    ingest: IngestRecipe | None = None  # None: filter.inputs names finished runs
+    ingest: IngestRecipe | None = None  # None: filter.inputs names finished runs; with both, `this` is among those
     download: DownloadRecipe = DownloadRecipe()
     embed: EmbedRecipe = EmbedRecipe()
     filter: FilterRecipe = FilterRecipe()
@@ -41,11 +41,17 @@ class BuildIndexRecipe(RunRecipe):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> "BuildIndexRecipe":
-        if (self.ingest is None) == (not self.filter.inputs):
-            raise ValueError("give either ingest.sources, or finished runs in filter.inputs")
-        names = {source.name for source in self.ingest.sources} if self.ingest else set()
+        inputs = self.filter.inputs
+        if self.ingest is None and THIS_RUN in inputs:
+            raise ValueError(f"filter.inputs has {THIS_RUN!r}, but this run fetches nothing: give ingest.sources")
+        if not (inputs or self.ingest) or (inputs and self.ingest and THIS_RUN not in inputs):
+            raise ValueError(
+                "give either ingest.sources, or finished runs in filter.inputs, or both, and then "
+                f"{THIS_RUN!r} among filter.inputs"
+            )
+        names = {source.name for source in self.ingest.lists} if self.ingest else set()
         unknown = sorted(self.filter.sources.keys() - names)
-        if self.ingest and unknown:
+        if names and not inputs and unknown:
             raise ValueError(f"filter.sources.{unknown[0]} is no source; ingest.sources has {', '.join(sorted(names))}")
         if self.ingest and (self.embed.model == OWN) != (self.encoder is not None):
             raise ValueError(f"embed.model is {self.embed.model!r}: an encoder section goes with embed.model: {OWN}")
@@ -54,7 +60,7 @@ class BuildIndexRecipe(RunRecipe):
     def stages(self) -> list[Stage[Any]]:
         stages: list[Stage[Any]] = [TrainEncoder(self.encoder)] if self.encoder else []
         if self.ingest:
-            stages += [Count(self.ingest), Rows(self.ingest), Download(self.download), Embed(self.embed)]
+            stages += [*ingest_stages(self.ingest), Download(self.download), Embed(self.embed)]
         return [*stages, *filter_stages(self.filter, self.download, self.embed), *index_stages(self.index)]
 
 
@@ -89,7 +95,9 @@ def say_what_was_made(recipe: BuildIndexRecipe) -> None:
 
     found = tables(recipe.root)
     show({title: found[title] for title in ("funnel", "losses", "recall")})
-    if recipe.demo:
+    if (
+        recipe.demo and recipe.ingest and recipe.ingest.lists and not recipe.filter.inputs
+    ):  # the truth is of whole lists
         separation = score_separation(recipe.root, recipe.demo.truth)
         met, expected = expected_reasons_met(recipe.root, recipe.demo.truth)
         print(

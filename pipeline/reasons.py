@@ -17,6 +17,8 @@ class Reason(StrEnum):
     PREFILTER_NSFW = "prefilter_nsfw"
     PREFILTER_WATERMARK = "prefilter_watermark"
     PREFILTER_AESTHETIC = "prefilter_aesthetic"
+    # ingest: beside other rows
+    DUPLICATE_ROW = "duplicate_row"  # same url (or place of a local picture) and caption as an earlier row of any list
     # download: the network
     DNS = "dns"
     ADDRESS_REFUSED = "address_refused"  # not a globally routable unicast address
@@ -79,3 +81,7 @@ TRANSIENT = frozenset(
     }
 )
 """Reasons that a second pass over the same url may not meet again."""
+
+_ALL = list(Reason)
+OF_DOWNLOAD = frozenset(_ALL[_ALL.index(Reason.DNS) : _ALL.index(Reason.REMOVED_ON_REQUEST)]) | TRANSIENT
+"""Reasons of rows that were tried, or were to be: a second pass may ask for any of them."""

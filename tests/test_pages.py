@@ -36,6 +36,11 @@ def checkout(tmp_path: Path) -> Path:
     recipe["ingest"]["shard_size"] = 50
     recipe["filter"] |= {"defaults": {"min_clip_score": 0.0}}
     path.write_text(yaml.safe_dump(recipe))
+    path = path.with_name("second_pass.yaml")
+    again = yaml.safe_load(path.read_text()) | {name: recipe[name] for name in ("demo", "engine", "encoder", "index")}
+    again |= {"download": again["download"] | recipe["download"], "filter": again["filter"] | recipe["filter"]}
+    again["ingest"]["shard_size"] = 50
+    path.write_text(yaml.safe_dump(again))
     for name in ("neighbors", "update", "interleave"):
         path = path.with_name(f"{name}.yaml")
         recipe = yaml.safe_load(path.read_text()) | {"engine": "local"}

@@ -17,7 +17,7 @@ from pipeline.stage import Counts, Input, Resources, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.download.health import ShardHealth, alarm
 from stages.download.opt_outs import OptOuts
-from stages.download.recipe import OF_THE_RESULT, DownloadRecipe
+from stages.download.recipe import DownloadRecipe
 
 if TYPE_CHECKING:
     from stages.download.images import Stored
@@ -45,11 +45,11 @@ class Download(Stage[None]):
         return Resources(cpus=1, memory_gib=2, workers=self.recipe.workers)
 
     def settings(self) -> Mapping[str, Json]:
-        return self.recipe.model_dump(mode="json", include=OF_THE_RESULT)
+        return self.recipe.of_the_result()
 
     def conditions(self) -> Mapping[str, Json]:
         """A list of opt-outs counts by its checksum: it may be long."""
-        stated = self.recipe.model_dump(mode="json", exclude=OF_THE_RESULT | {"opt_out"})
+        stated = self.recipe.model_dump(mode="json", exclude={*self.settings(), "opt_out"})
         return {**stated, "opt_out": self.opt_outs.checksum}
 
     def alarm(self, ended: Sequence[CommitRecord | Exception]) -> str:
@@ -59,19 +59,19 @@ class Download(Stage[None]):
         return cast(list[str], task.read("ingest_rows").table("urls", ["pair_id"])["pair_id"].to_pylist())
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        from stages.download.images import ImageRule, Stored, store
+        from stages.download.engines import engine
+        from stages.download.images import Stored
         from stages.download.layout import ShardLayout
-        from stages.download.native import bodies
         from stages.download.request import FetchLimits
 
         rows = task.read("ingest_rows").table("urls").to_pylist()
         limits = FetchLimits(**self.recipe.of_a_request(), opt_outs=self.opt_outs, share=task.share)
-        rule = ImageRule(self.recipe.size_px, self.recipe.jpeg_quality, self.recipe.max_pixels)
+        fetch, make = engine(self.recipe, limits)
         health = ShardHealth(self.recipe.max_transient)
         with ShardLayout(out, rows) as layout:
-            for fetched in bodies(rows, limits):
+            for fetched in fetch(rows):
                 health.count(fetched.reason)
-                made = fetched if fetched.body is None else store(fetched.body, rule)
+                made = fetched if fetched.body is None else make(fetched.body)
                 if isinstance(made, Stored):
                     layout.succeed(fetched, made)
                 else:
@@ -93,9 +93,10 @@ def check_urls(urls: Sequence[str], recipe: DownloadRecipe) -> str:
 
 def stored_picture(body: bytes, recipe: DownloadRecipe, refuse: Callable[[Reason, str], None]) -> "Stored | None":
     """What the stage would store of a picture that was fetched; None: nothing, and `refuse` was told why."""
-    from stages.download.images import ImageRule, Stored, store
+    from stages.download.engines import maker
+    from stages.download.images import Stored
 
-    made = store(body, ImageRule(recipe.size_px, recipe.jpeg_quality, recipe.max_pixels))
+    made = maker(recipe)(body)
     if isinstance(made, Stored):
         return made
     refuse(made.reason, made.detail)

@@ -21,6 +21,7 @@ from stages.download.hosts import HostQueues
 from stages.download.request import Answer, FetchLimits, Request
 from stages.download.transfers import Transfers
 
+TOO_MANY_REQUESTS = 429
 TICK_S = 0.05  # how soon the thread notices that the consumer took a body or went away
 MAX_WAIT_S = 60.0  # that a server may ask for; whoever asks for more is left to a second pass
 
@@ -181,15 +182,16 @@ class _Crawl:
             self._enqueue(row)
             return
         row.attempts += 1
-        wait_s = max(self._limits.backoff_s * 2 ** (row.attempts - 1), answer.retry_after_s)
-        if answer.reason is Reason.HTTP_BUSY or answer.retry_after_s:
-            self._queues.pause(row.host, wait_s)
-        if self._tries_again(row, answer) and wait_s <= MAX_WAIT_S:
+        backoff_s = self._limits.backoff_s * 2 ** (row.attempts - 1)
+        asked_s = _patience(answer, backoff_s)
+        if asked_s:
+            self._queues.pause(row.host, asked_s)
+        if self._tries_again(row, answer) and asked_s <= MAX_WAIT_S:
             row.failure = answer
             row.target, row.redirects = row.origin, 0
-            heapq.heappush(self._delayed, (time.monotonic() + wait_s, row.index, row))
+            heapq.heappush(self._delayed, (time.monotonic() + max(backoff_s, asked_s), row.index, row))
             return
-        if answer.reason is Reason.DNS or answer.retry_after_s > MAX_WAIT_S:
+        if answer.reason is Reason.DNS or asked_s > MAX_WAIT_S:
             self._give_up(row.host, answer)
         if answer.reason is Reason.DEADLINE and row.failure:
             answer = row.failure  # a second try that there was no time for says nothing new
@@ -218,3 +220,10 @@ class _Crawl:
     def _left_s(self, row: _Row) -> float:
         """Of the deadline when the request under way, if any, began."""
         return self._limits.deadline_s - row.held_s
+
+
+def _patience(answer: Answer, backoff_s: float) -> float:
+    """Seconds for which the whole host is to be left alone."""
+    if answer.retry_after_s is not None:
+        return answer.retry_after_s
+    return backoff_s if answer.http_status == TOO_MANY_REQUESTS else 0.0

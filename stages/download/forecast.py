@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from pipeline.errors import InputError
 from pipeline.intervals import interval
+from stages.download.engines import maker
 from stages.download.fetch import fetch_all
 from stages.download.health import leading
-from stages.download.images import ImageRule, Stored, store
+from stages.download.images import Stored
 from stages.download.opt_outs import OptOuts
 from stages.download.recipe import DownloadRecipe
 from stages.download.request import FetchLimits
@@ -32,10 +33,10 @@ class Forecast:
 def forecast(urls: Sequence[str], recipe: DownloadRecipe) -> Forecast:
     """Raises InputError where so few give a picture that the run would stop (download.min_success)."""
     limits = FetchLimits(**recipe.of_a_request(), opt_outs=OptOuts.load(recipe.opt_out))
-    rule = ImageRule(recipe.size_px, recipe.jpeg_quality, recipe.max_pixels)
+    make = maker(recipe)
     reasons: Counter[str] = Counter()
     for fetched in fetch_all(urls, limits):
-        made = fetched if fetched.body is None else store(fetched.body, rule)
+        made = fetched if fetched.body is None else make(fetched.body)
         if not isinstance(made, Stored) and made.reason:
             reasons[made.reason.value] += 1
     found = Forecast(len(urls), len(urls) - reasons.total(), reasons)

@@ -1,15 +1,16 @@
 """The settings of the download stage."""
 
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.recipe import Section
 
 OF_THE_RESULT = {"size_px", "jpeg_quality", "max_pixels"}
-"""What decides the bytes of a success, and is the stage's fingerprint. The rest may change between resumes."""
-
-OF_THE_RUN = {"engine", "opt_out", "workers", "max_transient", "min_success", "check_urls"}
+WHERE_CHANGED = {"engine": "native", "quality": "exact"}
+"""Of the result too; by the value that leaves no trace in a fingerprint."""
+OF_THE_RUN = {"trusted", "opt_out", "workers", "max_transient", "min_success", "check_urls"}
 """What no single request knows of."""
 
 Endpoint = Annotated[str, Field(pattern=r"^[^A-Z/\s]+:\d+$")]
@@ -17,7 +18,11 @@ Endpoint = Annotated[str, Field(pattern=r"^[^A-Z/\s]+:\d+$")]
 
 
 class DownloadRecipe(Section):
-    engine: Literal["native"] = "native"
+    # img2dataset: that package (extra `img2dataset`) decodes, shrinks and encodes; where the list is trusted it fetches
+    # too, with none of the limits below but `connections` and `retries`
+    engine: Literal["native", "img2dataset"] = "native"
+    trusted: bool = False
+    quality: Literal["exact", "fast"] = "exact"  # of shrinking; fast: of JPEGs at twice the stored size and above
     size_px: int = Field(256, ge=16)  # of the short side; only ever shrunk to it
     jpeg_quality: int = Field(95, ge=1, le=100)
     max_pixels: int = Field(50_000_000, gt=0)  # as the header states, before anything is decoded
@@ -38,6 +43,24 @@ class DownloadRecipe(Section):
     max_transient: float = Field(0.9, ge=0, le=1)  # a shard that fails more of its urls for the time being is not made
     min_success: float = Field(0.2, ge=0, le=1)  # of the last shards' urls; below it the run stops
     check_urls: int = Field(48, ge=0)  # that are tried before anything starts; 0: none
+    ca_file: str | None = None  # PEM, in place of certifi's; for networks with an authority of their own
+
+    @model_validator(mode="after")
+    def _only_what_the_engine_takes(self) -> "DownloadRecipe":
+        if self.engine == "native":
+            if self.trusted:
+                raise ValueError("trusted is for engine img2dataset; the native engine never lifts its limits")
+        elif self.quality == "fast":
+            raise ValueError("quality fast is for engine native; img2dataset has one way to shrink")
+        elif not find_spec("img2dataset"):  # found, not imported: that takes seconds
+            raise ValueError("engine img2dataset needs its package: pip install -e '.[img2dataset]'")
+        return self
+
+    def of_the_result(self) -> dict[str, Any]:
+        """What decides the bytes of a success, and is the stage's fingerprint: the rest may change between resumes.
+        What came later leaves a trace only where it is not as it always was."""
+        settings = self.model_dump(mode="json", include={*OF_THE_RESULT, *WHERE_CHANGED})
+        return {name: value for name, value in settings.items() if WHERE_CHANGED.get(name) != value}
 
     def of_a_request(self) -> dict[str, Any]:
-        return self.model_dump(exclude=OF_THE_RESULT | OF_THE_RUN)
+        return self.model_dump(exclude={*OF_THE_RESULT, *WHERE_CHANGED, *OF_THE_RUN}, exclude_none=True)

@@ -69,7 +69,7 @@ class Answer:
     next: Target | None = None
     reason: Reason | None = None
     detail: str = ""
-    retry_after_s: float = 0.0
+    retry_after_s: float | None = None  # that the server asked for
 
 
 class _NewSocket(socket.socket):
@@ -136,7 +136,7 @@ class Request:
             return self._redirect()
         reason = reason_of_status(self._status) if self._status >= 200 else None
         if reason:
-            retry_after_s = self.curl.getinfo(pycurl.RETRY_AFTER)
+            retry_after_s = self.curl.getinfo(pycurl.RETRY_AFTER) if self._header("retry-after") else None
             return Answer(status, reason=reason, detail=f"status {status}", retry_after_s=retry_after_s)
         if code == pycurl.E_COULDNT_CONNECT and self._refused_address:
             detail = f"{self._target.endpoint} is at {self._refused_address}"

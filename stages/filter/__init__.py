@@ -12,12 +12,13 @@ from stages.filter.evaluation_sets import EvaluationSets, evaluation_stage
 from stages.filter.exclusions import Exclusions
 from stages.filter.judge import Judge
 from stages.filter.normal_form import normalised
-from stages.filter.recipe import FilterRecipe, Placeholders, Thresholds
+from stages.filter.recipe import THIS_RUN, FilterRecipe, Placeholders, Thresholds
 from stages.filter.same_picture import SAME_IMAGE_COSINE
 from stages.filter.text_rules import TextRules
 
 __all__ = [
     "SAME_IMAGE_COSINE",
+    "THIS_RUN",
     "Corpus",
     "CorpusReader",
     "CorpusShard",

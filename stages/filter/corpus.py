@@ -33,7 +33,7 @@ from pipeline.writer import ShardWriter, Task
 from stages.filter.inputs import input_key, whole_inputs
 from stages.filter.judge import SETTING_OF
 from stages.filter.positions import Survivors
-from stages.filter.recipe import FilterRecipe
+from stages.filter.recipe import THIS_RUN, FilterRecipe
 from stages.filter.runs import cut, ordered_runs
 
 IN_THIS_CORPUS = -1
@@ -65,7 +65,7 @@ class Corpus(Stage[None]):
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
         """Ranges count the rows of a judge shard that are left after duplicates. inputs: the roots that hold the
-        pictures, for readers; none: the run's own."""
+        pictures, for readers; none: the run's own. That is never named, for a root may be moved."""
         judged = whole["filter_judge"]
         survivors = Survivors.of(judged, whole.get("filter_duplicates"))
         ranges = [(run.shard, *survivors.between(run.shard, run.start, run.stop)) for run in ordered_runs(judged)]
@@ -75,7 +75,8 @@ class Corpus(Stage[None]):
         ]
         if not shards:
             raise _empty(judged, whole.get("filter_duplicates"))
-        return Plan(shards, {"inputs": [open_store(root).root for root in self.recipe.inputs]})
+        inputs = [root if root == THIS_RUN else open_store(root).root for root in self.recipe.inputs]
+        return Plan(shards, {"inputs": inputs})
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         judged = task.whole("filter_judge")

@@ -14,6 +14,7 @@ import pyarrow as pa
 from pipeline.commits import Committed, Whole
 from pipeline.tars import read_picture
 from stages.filter.corpus import IN_THIS_CORPUS, Corpus
+from stages.filter.recipe import THIS_RUN
 
 Vectors = npt.NDArray[np.float16]
 
@@ -78,7 +79,8 @@ class CorpusReader:
     @cached_property
     def roots(self) -> list[str]:
         """The roots whose download tars hold the pictures, as PAIRS.input counts them."""
-        return self._whole.plan().resolved["inputs"] or [self._whole.folder.root]
+        inputs = self._whole.plan().resolved["inputs"] or [THIS_RUN]
+        return [self._whole.folder.root if root == THIS_RUN else root for root in inputs]
 
     def shards(self) -> Iterator[CorpusShard]:
         """All rows, in the order of their row ids."""

@@ -30,7 +30,7 @@ from pipeline.writer import ShardWriter, Task
 from stages.download import Download, DownloadRecipe, stored_picture
 from stages.embed import OWN, Embed, EmbedRecipe, open_towers, width_of
 from stages.filter.evaluation_source import EvaluationSet, files_in
-from stages.filter.recipe import FilterRecipe
+from stages.filter.recipe import THIS_RUN, FilterRecipe
 
 Vectors = npt.NDArray[np.float32]
 
@@ -107,12 +107,12 @@ class EvaluationSets(Stage[Any]):
 
 
 def evaluation_stage(recipe: FilterRecipe, download: DownloadRecipe, embed: EmbedRecipe) -> EvaluationSets:
-    """download, embed: how this run makes its pairs; where it judges those of others, theirs count.
+    """download, embed: how this run makes its pairs; where it judges those of others alone, theirs count.
 
     Raises InputError where a set cannot be read, or its embeddings cannot be compared with the corpus'.
     """
     sets = [EvaluationSet.of(name, path) for name, path in recipe.evaluation_sets.items()]
-    if not recipe.inputs:
+    if not recipe.inputs or THIS_RUN in recipe.inputs:
         stage, width = EvaluationSets(sets, download, embed), width_of(embed)
     else:
         stage, width = _like(recipe.inputs[0], sets, embed.device), _stored_width(recipe.inputs[0])

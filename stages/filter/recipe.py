@@ -2,13 +2,19 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationInfo, field_validator
 
 from pipeline.recipe import Section
 from pipeline.run import LocalPath, Root
 from stages.filter.text_rules import TextRules
 
 Settings = TypeVar("Settings", bound=Section)
+
+THIS_RUN = "this"
+ROOT: TypeAdapter[str] = TypeAdapter(Root)
+
+RunInput = Annotated[str, AfterValidator(lambda name: name if name == THIS_RUN else ROOT.validate_python(name))]
+"""Another run's root, or the run itself."""
 
 
 class Thresholds(Section):
@@ -39,7 +45,7 @@ class EvaluationRule(Section):
 
 
 class FilterRecipe(Section):
-    """inputs: roots whose pairs become one corpus; none: this run's own.
+    """inputs: roots whose pairs become one corpus, `this` for the run's own beside them; none: the run's own alone.
     sources: by source name, the thresholds that differ from the defaults.
     exclude: pair ids, urls, domains (with their subdomains) or sha256, or the path of a text file of them.
     evaluation_sets: by name, a folder of pictures or a parquet of phash and embedding; pairs that show one leave.
@@ -48,7 +54,7 @@ class FilterRecipe(Section):
     images: `link` leaves the pictures in the download tars; `copy` writes tars of the kept ones.
     """
 
-    inputs: tuple[Root, ...] = ()
+    inputs: tuple[RunInput, ...] = ()
     defaults: Thresholds = Thresholds()
     sources: dict[str, Thresholds] = {}
     exclude: tuple[str, ...] | str = ()

@@ -14,6 +14,7 @@ from stages.ingest.records import MAX_CAPTION_BYTES, Fault, Raw
 
 MAX_URL_BYTES = 4096
 NOT_IN_A_URL = re.compile(r"[\s\x00-\x1f\x7f-\x9f]")
+PLAIN_URL = re.compile(r"https?://[A-Za-z0-9.-]+(/[!-~]*)?")
 NOT_IN_A_PATH = re.compile(r"[\x00-\x1f\x7f]")
 
 REASON_OF_FIELD = {
@@ -58,6 +59,8 @@ def url_fault(url: bytes | None) -> Fault | None:
     if fault:
         return fault
     text = stripped(url)
+    if PLAIN_URL.fullmatch(text):  # most are; what follows would find no fault, in five times the time
+        return None
     if NOT_IN_A_URL.search(text):
         return Fault(Reason.BAD_URL, f"a blank or control character in {text!r}")
     try:

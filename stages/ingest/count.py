@@ -33,13 +33,13 @@ class Count(Stage[None]):
     @cached_property
     def lists(self) -> Sequence[tuple[SourceRecipe, ListFile]]:
         """Found once, by the driver; workers are sent what it found."""
-        return [(source, file) for source in self.recipe.sources for file in lists_of(source)]
+        return [(source, file) for source in self.recipe.lists for file in lists_of(source)]
 
     def settings(self) -> Mapping[str, Json]:
         return {
             "shard_size": self.recipe.shard_size,
-            "order": [source.name for source in self.recipe.sources],
-            "sources": {source.name: describe(source, self.lists) for source in self.recipe.sources},
+            "order": [source.name for source in self.recipe.lists],
+            "sources": {source.name: describe(source, self.lists) for source in self.recipe.lists},
         }
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:

@@ -13,6 +13,7 @@ from stages.ingest.readers import Reader, require_columns
 from stages.ingest.records import NUMBERS, Fault, Mark, Raw, number
 
 BATCH_ROWS = 4096
+READ_BYTES = 1 << 20  # of a column
 
 
 class Parquet(Reader):
@@ -46,7 +47,8 @@ class Parquet(Reader):
 def _opened(file: ListFile) -> Iterator[pq.ParquetFile]:
     with open_list(file.paths[0]) as stream:
         try:
-            yield pq.ParquetFile(stream)
+            # Either default would hold a column's chunk of a row group whole, and that may be most of a file.
+            yield pq.ParquetFile(stream, pre_buffer=False, buffer_size=READ_BYTES)
         except pa.ArrowInvalid as error:
             raise InputError(f"{file.name} cannot be read as parquet: {str(error)[:120]}") from None
 

@@ -1,11 +1,15 @@
 """The recipe's section `ingest`."""
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WrapValidator, field_validator, model_validator
 
+from pipeline.reasons import OF_DOWNLOAD, TRANSIENT, Reason
 from pipeline.recipe import Section
+from pipeline.run import Root
 from stages.ingest.presets import PRESETS
+
+REJECTS = "rejects"
 
 
 class Columns(Section):
@@ -56,7 +60,7 @@ class SourceRecipe(Section):
     @classmethod
     def _known(cls, preset: str) -> str:
         if preset not in PRESETS:
-            raise ValueError(f"the presets are {', '.join(PRESETS)}")
+            raise ValueError(f"the presets are {', '.join([*PRESETS, REJECTS])}")
         return preset
 
     @model_validator(mode="after")
@@ -80,15 +84,57 @@ class SourceRecipe(Section):
 _NOT_GIVEN = (None, Columns(), Prefilter())
 
 
+class RejectedRows(Section):
+    """A second pass: the rows of another run that its download rejected for these reasons, under their old pair ids."""
+
+    preset: Literal["rejects"]
+    root: Root
+    reasons: Annotated[tuple[Reason, ...], Field(min_length=1)] = tuple(sorted(TRANSIENT))
+
+    @field_validator("reasons")
+    @classmethod
+    def _of_download(cls, reasons: tuple[Reason, ...]) -> tuple[Reason, ...]:
+        others = sorted(set(reasons) - OF_DOWNLOAD)
+        if others:
+            raise ValueError(f"{others[0]} is no reason of download, which has {', '.join(sorted(OF_DOWNLOAD))}")
+        return tuple(sorted(set(reasons)))
+
+
+def _by_preset(source: Any, _: object) -> SourceRecipe | RejectedRows:
+    """A union of pydantic's would name its members in the place of every fault."""
+    is_rejects = isinstance(source, RejectedRows) or (isinstance(source, dict) and source.get("preset") == REJECTS)
+    return RejectedRows.model_validate(source) if is_rejects else SourceRecipe.model_validate(source)
+
+
+Source = Annotated[SourceRecipe | RejectedRows, WrapValidator(_by_preset)]
+
+
 class IngestRecipe(Section):
-    sources: Annotated[tuple[SourceRecipe, ...], Field(min_length=1)]
+    """duplicates: of rows with the same url (or place of a local picture) and caption, `drop` keeps the first."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     shard_size: Annotated[int, Field(ge=1)] = 10_000  # pairs
+    duplicates: Literal["drop", "keep"] = "drop"
 
     @field_validator("sources")
     @classmethod
-    def _names_differ(cls, sources: tuple[SourceRecipe, ...]) -> tuple[SourceRecipe, ...]:
-        names = [source.name for source in sources]
+    def _fit_together(cls, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+        names = [source.name for source in sources if isinstance(source, SourceRecipe)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sources are named {', '.join(twice)}; a pair's id starts with its source's name")
+        if len(names) < len(sources) != 1:
+            raise ValueError(
+                f"preset {REJECTS} stands alone: a second pass is a run of its own, over one root (filter.inputs makes "
+                "one corpus of several runs)"
+            )
         return sources
+
+    @property
+    def lists(self) -> tuple[SourceRecipe, ...]:
+        """The sources that are lists: all, or none."""
+        return tuple(source for source in self.sources if isinstance(source, SourceRecipe))
+
+    @property
+    def second_pass(self) -> RejectedRows | None:
+        return next((source for source in self.sources if isinstance(source, RejectedRows)), None)

@@ -12,15 +12,16 @@ HEAD_ROWS = 2000  # of a list, of which its urls are taken evenly
 
 
 def sample_urls(recipe: IngestRecipe, number: int) -> list[str]:
-    """About so many, from the heads of all lists alike; none where the pictures lie on disk."""
-    lists = [(source, file) for source in recipe.sources for file in lists_of(source)]
+    """About so many, from the heads of all lists alike; none where the pictures lie on disk, or are those of a second
+    pass, of which little is to be expected."""
+    lists = [(source, file) for source in recipe.lists for file in lists_of(source)]
     chosen = lists[:: max(1, len(lists) // max(number, 1))]
-    per_list = -(-number // len(chosen))
     found: list[str] = []
     for source, file in chosen:
         bounds = source.prefilter.given()
         head = islice(PRESETS[source.preset].reader(file).rows(file), HEAD_ROWS)
         good = [raw for raw in head if not isinstance(raw[1], Fault) and not fault_of(raw[1], bounds)]
         urls = [stripped(raw.url) for _, raw in good if isinstance(raw, Raw) and raw.url is not None]
+        per_list = -(-number // len(chosen))
         found += urls[:: max(1, len(urls) // per_list)][:per_list]
     return found[:number]

@@ -13,9 +13,9 @@ ALWAYS_READ = {"url", "caption", "nsfw", "watermark"}
 MAY_BE_MISSING = {"nsfw", "watermark"}  # unless the recipe names them
 
 
-def check_sources(recipe: IngestRecipe) -> list[str]:
+def check_lists(recipe: IngestRecipe) -> list[str]:
     """Every fault of the files, seen from their heads alone: which file, what was found, what to change."""
-    return [fault for n, source in enumerate(recipe.sources) for fault in _faults(source, f"ingest.sources[{n}]")]
+    return [fault for n, source in enumerate(recipe.lists) for fault in _faults(source, f"ingest.sources[{n}]")]
 
 
 def lists_of(source: SourceRecipe) -> list[ListFile]:

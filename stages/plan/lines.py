@@ -19,6 +19,7 @@ PASSES = ("ingest_rows", "download", "embed", "filter_judge", "filter_duplicates
 """Stages in which rows are lost."""
 ADDED_AT_ONCE, ADD_TASKS, LEAST_ADDED = 1_000_000, 16, 50_000
 PARTITION_ROWS = 1_000_000
+MOST_PARTITIONS = 64  # of ingest_duplicates
 
 
 @dataclass(frozen=True)
@@ -198,4 +199,6 @@ def _shards_of_all(job: Job, stage: str, rows: float) -> float:
         return max(rows / (job.index.vectors_per_task or usual), 1)
     if stage == "index":
         return index_of(job, int(rows))[1].shards
-    return max(rows / PARTITION_ROWS, 1) if stage == "filter_duplicates" else 1
+    if stage == "ingest_duplicates":
+        return min(max(rows / PARTITION_ROWS, 1), MOST_PARTITIONS)
+    return max(rows / PARTITION_ROWS, 1) if stage in ("filter_duplicates", "ingest_keys") else 1

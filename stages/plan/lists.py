@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import RecipeError
+from stages.filter import THIS_RUN
 from stages.ingest import Count, IngestRecipe, check_sources, read_counts
 from stages.plan.figures import Figure, measured, stated
 from stages.plan.job import Job
@@ -51,7 +52,9 @@ def rows_of_sources(job: Job) -> dict[str, SourceRows]:
     """By source. Raises RecipeError where a list is not what its preset says, or its rows cannot be told in advance."""
     if job.ingest is None:
         return _rows_of_inputs(job)
-    sources = {source.name: source for source in job.ingest.sources}
+    if job.ingest.second_pass or THIS_RUN in job.filter.inputs:
+        raise RecipeError("a run whose pairs are partly another one's, such as a second pass, is not planned here")
+    sources = {source.name: source for source in job.ingest.lists}
     for section in ("rows", "survival", "largest_host"):
         unknown = sorted(getattr(job.plan, section).keys() - sources.keys())
         if unknown:

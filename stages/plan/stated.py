@@ -18,6 +18,7 @@ from stages.plan.job import Job
 ASSUMED = "an assumption"
 REPLAY = "the replay of CC3M's validation list (docs/results.md)"
 DEMO = "the demo, on two CPU cores"
+LISTS = "lists of 1 and 10 million rows (docs/results.md)"
 INDEX = "the index of 5 million (docs/results.md)"
 FORMULA = "the index that would be built (stages/index/size.py)"
 
@@ -85,7 +86,7 @@ def stated_prefilter(job: Job, source: str) -> Figure:
 
 
 def has_prefilter(job: Job, source: str) -> bool:
-    return job.ingest is not None and any(s.name == source and s.prefilter.given() for s in job.ingest.sources)
+    return job.ingest is not None and any(s.name == source and s.prefilter.given() for s in job.ingest.lists)
 
 
 def _survival(job: Job, stage: str, source: str, passed: Figure) -> Figure:
@@ -112,7 +113,7 @@ def _judged(job: Job, source: str, passed: Figure) -> Figure:
 
 
 def _preset(job: Job, source: str) -> str:
-    return next((s.preset for s in job.ingest.sources if s.name == source), "") if job.ingest else ""
+    return next((s.preset for s in job.ingest.lists if s.name == source), "") if job.ingest else ""
 
 
 def _unknown(job: Job, rows: float) -> Work:
@@ -125,6 +126,14 @@ def _encoder(job: Job, rows: float) -> Work:
 
 def _count(job: Job, rows: float) -> Work:
     return Work("15,833 rows of CC3M", seconds=3e-6, shard_bytes=300)
+
+
+def _keys(job: Job, rows: float) -> Work:
+    return Work(LISTS, seconds=1e-5, bytes=24, files=3)
+
+
+def _repeats(job: Job, rows: float) -> Work:
+    return Work(LISTS, seconds=1e-6)
 
 
 def _rows(job: Job, rows: float) -> Work:
@@ -194,6 +203,8 @@ def _gate(job: Job, rows: float) -> Work:
 WORK: Mapping[str, Callable[[Job, float], Work]] = {
     "encoder": _encoder,
     "ingest_count": _count,
+    "ingest_keys": _keys,
+    "ingest_duplicates": _repeats,
     "ingest_rows": _rows,
     "download": _download,
     "embed": _embed,

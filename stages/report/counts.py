@@ -6,7 +6,7 @@ import polars as pl
 import polars.selectors as cs
 
 from pipeline.reasons import Reason
-from stages.report.root import TABLES, RunRoot, StageFiles
+from stages.report.root import BEFORE_THE_FILTER, TABLES, RunRoot, StageFiles
 
 STEPS = {
     "ingest_rows": "urls",
@@ -27,12 +27,15 @@ def source_of(pair_id: str) -> pl.Expr:
 
 
 def funnel(run: RunRoot) -> pl.DataFrame:
-    """share: of the stage's rows; share_of_all: of the rows that the first stage read."""
+    """share: of the stage's rows; share_of_all: of the rows that the first stage read. Where pairs of other runs join
+    this one's, the filter is the first stage of what follows."""
     rows = [_step(stage, outcome, run.stages[stage]) for stage, outcome in STEPS.items() if stage in run.stages]
     frame = pl.DataFrame(rows, schema=FUNNEL, orient="row")
+    joined = run.crawls != [run]
+    own_alone = pl.col("stage").is_in(BEFORE_THE_FILTER if joined else list(STEPS))
     return frame.with_columns(
         share=_ratio("rows_out", pl.col("rows_in")),
-        share_of_all=_ratio("rows_out", pl.col("rows_in").first()),
+        share_of_all=_ratio("rows_out", pl.col("rows_in").first().over(own_alone)),
     )
 
 
@@ -80,8 +83,9 @@ def _losses(run: RunRoot) -> Iterator[tuple[str, str, int, float]]:
 def sources(run: RunRoot) -> pl.DataFrame:
     """A row a source: how many of its pairs came through each stage that writes a table of them."""
     found = pl.DataFrame(schema={"source": pl.String})
+    joined = run.crawls != [run]
     for stage in TABLES:
-        if stage in run.stages:
+        if stage in run.stages and not (joined and stage == "ingest_rows"):  # the others' lists are not known here
             outcome = STEPS[stage]
             found = found.join(_by_source(run, stage, outcome), on="source", how="full", coalesce=True)
     return found.sort("source").fill_null(0)

@@ -2,10 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 
-from stages.report.root import NEIGHBORS, SAMPLES, STAGES, RunRoot
+from stages.report.root import BEFORE_THE_FILTER, NEIGHBORS, SAMPLES, STAGES, RunRoot
 
-OPTIONAL = ("encoder", "evaluation_sets", "filter_duplicates", "index_alive", *NEIGHBORS, *SAMPLES)
-BEFORE_THE_FILTER = ("ingest_count", "ingest_rows", "download", "embed")
+OPTIONAL = (
+    "encoder",
+    "ingest_keys",
+    "ingest_duplicates",
+    "evaluation_sets",
+    "filter_duplicates",
+    "index_alive",
+    *NEIGHBORS,
+    *SAMPLES,
+)
 
 BEFORE_AN_UPDATE = (*BEFORE_THE_FILTER, "filter_judge", "corpus", "index_train", "index_add", "index")
 BEFORE_SAMPLES = (*BEFORE_AN_UPDATE, "index_report", "index_gate")
@@ -38,8 +46,9 @@ def not_covered(run: RunRoot) -> Iterator[str]:
 
 def _made_elsewhere(run: RunRoot) -> Iterator[tuple[str, Sequence[str]]]:
     """What is told of it, and its stages."""
-    if run.crawls != [run]:
-        roots = ", ".join(crawl.root for crawl in run.crawls)
+    others = [crawl.root for crawl in run.crawls if crawl != run]
+    if others:
+        roots = ", ".join(others)
         told = f"How the pairs of {roots} were listed and fetched: each of these runs has a report of its own."
         yield told, BEFORE_THE_FILTER
     updated = run.recipe.get("update")

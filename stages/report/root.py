@@ -17,6 +17,7 @@ from pipeline.ledger import stats_row
 from pipeline.recipe import Json
 from pipeline.schemas import DOWNLOADED, EMBEDDED, JUDGED, PAIRS, REJECTS, URLS
 from pipeline.storage import open_store
+from stages.filter import THIS_RUN
 
 NEIGHBORS = ("neighbor_keys", "neighbors")
 SAMPLES = (
@@ -31,6 +32,8 @@ SAMPLES = (
 STAGES = (
     "encoder",
     "ingest_count",
+    "ingest_keys",
+    "ingest_duplicates",
     "ingest_rows",
     "download",
     "embed",
@@ -58,6 +61,7 @@ TABLES = {
 }
 """Of each stage that writes one row a pair: what its commit records call the table, and its columns."""
 
+BEFORE_THE_FILTER = ("ingest_count", "ingest_rows", "download", "embed")
 OF_A_CRAWL = ("download", "embed")
 RECIPES = ("recipe.yaml", "interleave.yaml")
 """Of the job that made the corpus, else of the one that mined others' corpora."""
@@ -126,9 +130,9 @@ class RunRoot:
 
     @cached_property
     def crawls(self) -> Sequence["RunRoot"]:
-        """The runs whose pictures this one judges: itself, unless its recipe names others."""
+        """The runs whose pictures this one judges: itself, unless its recipe names others (and perhaps itself)."""
         inputs = self.recipe.get("filter", {}).get("inputs") or []
-        return [RunRoot(root) for root in inputs] or [self]
+        return [self if root == THIS_RUN else RunRoot(root) for root in inputs] or [self]
 
     def table(self, stage: str) -> pl.LazyFrame:
         """What a stage of TABLES wrote so far, of download and embed that of every crawl."""

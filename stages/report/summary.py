@@ -1,9 +1,10 @@
 """What was run: the few settings that a reader asks for first, and the whole recipe."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import yaml
 
+from pipeline.recipe import Json
 from stages.report.markup import Markup, element, joined
 from stages.report.root import RunRoot
 from stages.report.scores import thresholds
@@ -22,12 +23,12 @@ def _lines(run: RunRoot) -> Iterator[tuple[str, str]]:
         yield "Note", recipe["note"]
     listed = (recipe.get("ingest") or {}).get("sources", [])
     if listed:
-        yield "Sources", ", ".join(f"{source['name']} (preset {source['preset']})" for source in listed)
-    elif recipe.get("corpora"):
+        yield "Sources", ", ".join(map(_source, listed))
+    if recipe.get("corpora"):
         yield "Pairs of", ", ".join(recipe["corpora"])
     elif run.crawls != [run]:
         yield "Pairs of", ", ".join(crawl.root for crawl in run.crawls)
-    if "embed" in recipe and run.crawls == [run]:
+    if "embed" in recipe and run in run.crawls:
         embed = recipe["embed"]
         own = embed["model"] == "encoder"
         yield "Scored by", "the encoder that this run trained" if own else f"{embed['model']}, {embed['pretrained']}"
@@ -39,3 +40,9 @@ def _lines(run: RunRoot) -> Iterator[tuple[str, str]]:
     for name, stage in run.stages.items():
         if stage.folder.root != run.root:
             yield f"{name} taken from", stage.folder.root
+
+
+def _source(source: Mapping[str, Json]) -> str:
+    if source["preset"] == "rejects":
+        return f"what {source['root']} rejected for {', '.join(source['reasons'])}"
+    return f"{source['name']} (preset {source['preset']})"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 RECIPE = str(Path(__file__).parents[2] / "jobs" / "recipes" / "demo.yaml")
-CRAWL = ("encoder", "ingest_count", "ingest_rows", "download")
+CRAWL = ("encoder", "ingest_count", "ingest_keys", "ingest_duplicates", "ingest_rows", "download")
 AFTER = ("embed", "filter_judge", "corpus", "index_train", "index_add", "index", "index_report", "index_gate")
 
 

@@ -21,7 +21,7 @@ from pipeline.ray_executor import RayExecutor
 from pipeline.reasons import Reason
 from pipeline.run import Run
 from stages.download import Download, DownloadRecipe
-from stages.ingest import Count, IngestRecipe, Rows
+from stages.ingest import IngestRecipe, ingest_stages
 from tests.ports import free_ports
 
 ROWS = 1200
@@ -65,7 +65,7 @@ def test_every_row_ends_as_recorded(server: tuple[str, Path], real_data: Path, t
     sources = [{"name": "cc3m", "preset": "cc3m", "files": [str(urls)]}]
     ingest = IngestRecipe.model_validate({"shard_size": 400, "sources": sources})
     download = DownloadRecipe(deadline_s=4, backoff_s=0.1, connect_to=endpoint)
-    assert Run(str(tmp_path), [Count(ingest), Rows(ingest), Download(download)]).execute(LocalExecutor()).exit_code == 0
+    assert Run(str(tmp_path), [*ingest_stages(ingest), Download(download)]).execute(LocalExecutor()).exit_code == 0
     with gzip.open(real_data / "cc3m" / "val_index.jsonl.gz", "rt", encoding="utf-8") as lines:
         records = {f"cc3m-{record['row']:010d}": record for record in map(json.loads, lines) if record["row"] < ROWS}
     found = pl.read_parquet(tmp_path / "download" / "data" / "*.parquet").select("key", "reason").rows()
@@ -119,7 +119,7 @@ def test_no_host_of_the_list_has_more_requests_at_once_than_its_limit_over_all_s
         download = DownloadRecipe(
             connect_to=f"127.0.0.1:{server.server_address[1]}", connections_per_host=2, workers=2, min_success=0
         )
-        stages = [Count(ingest), Rows(ingest), Download(download)]
+        stages = [*ingest_stages(ingest), Download(download)]
         assert Run(str(tmp_path / "root"), stages).execute(RayExecutor()).exit_code == 0
         server.shutdown()
     assert len(server.most) > 400

@@ -191,6 +191,13 @@ class HostileHandler(BaseHTTPRequestHandler):
         self.send(b"SSH-2.0-OpenSSH_9.6\r\n")
         self.close_connection = True
 
+    def say_fading(self) -> None:
+        """Unavailable at the first request of this path, silent afterwards."""
+        if self.server.seen[urlsplit(self.path).path] == 1:
+            self.answer(503)
+        else:
+            self.say_silent()
+
     def say_flaky(self) -> None:
         """Busy at the first request of this path, well afterwards."""
         if self.server.seen[urlsplit(self.path).path] == 1:

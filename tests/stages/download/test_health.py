@@ -11,7 +11,7 @@ from pipeline.executor import LocalExecutor
 from pipeline.run import Run, RunReport
 from stages.download import Download, DownloadRecipe, check_urls
 from stages.download.health import ShardUnhealthy
-from stages.ingest import Count, IngestRecipe, Rows, sample_urls
+from stages.ingest import IngestRecipe, ingest_stages, sample_urls
 from tests.ports import free_ports
 
 PATIENCE = {"deadline_s": 2, "retries": 0, "connections_per_host": 32}
@@ -33,7 +33,7 @@ def lists(tmp_path: Path, urls: list[str]) -> IngestRecipe:
 def crawl(tmp_path: Path, urls: list[str], **settings: Any) -> RunReport:
     ingest = lists(tmp_path, urls)
     download = Download(DownloadRecipe(**PATIENCE, **settings))
-    return Run(str(tmp_path / "root"), [Count(ingest), Rows(ingest), download]).execute(LocalExecutor())
+    return Run(str(tmp_path / "root"), [*ingest_stages(ingest), download]).execute(LocalExecutor())
 
 
 def commits(tmp_path: Path) -> int:
@@ -71,7 +71,7 @@ def test_a_large_shard_is_given_up_early(tmp_path: Path, server: Any, nobody: st
     urls = [f"http://{nobody}/{n}" for n in range(500)] + [server.url("/silent")] * 100
     ingest = lists(tmp_path, urls).model_copy(update={"shard_size": 600})
     download = Download(DownloadRecipe(**PATIENCE, allow=frozenset({server.endpoint, nobody}), connections=64))
-    stages = [Count(ingest), Rows(ingest), download]
+    stages = [*ingest_stages(ingest), download]
     report = Run(str(tmp_path / "root"), stages).execute(LocalExecutor())
     assert "of 500 urls 0 were fetched" in str(report)
 

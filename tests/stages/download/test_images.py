@@ -188,6 +188,37 @@ def test_shrinking_is_the_antialiased_triangle_filter(size: tuple[int, int], kin
     assert psnr(pixels(stored.jpeg)[:, :, 0], expected) > 46
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(820, 612), (333, 500), (2101, 2099)])
+def test_exact_bytes_are_those_of_the_plain_way(size: tuple[int, int], mode: str) -> None:
+    """Pixels copied out of Pillow, shrunk, copied back; what the file says beside its pixels is left out. The last size
+    lies in several blocks of Pillow's memory, and its sides do not divide."""
+    body = saved(photo(400, 300).resize(size).convert(mode), "JPEG", comment=b"a comment", dpi=(300, 300))
+    stored = taken(body)
+    with Image.open(io.BytesIO(body)) as image:
+        batch = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None]
+    shape = (stored.height, stored.width)
+    small = torch.nn.functional.interpolate(batch, size=shape, mode="bilinear", antialias=True)[0].permute(1, 2, 0)
+    assert stored.jpeg == saved(Image.fromarray(small.numpy()), "JPEG", quality=95)
+
+
+@pytest.mark.parametrize("size", [(820, 612), (709, 533), (1101, 1333)])
+def test_fast_is_close_to_the_triangle_filter_and_not_shifted(size: tuple[int, int]) -> None:
+    """Sides that do not divide by the factor of the reduced decoding too."""
+    body = saved(photo(*size).convert("L"), "JPEG", quality=95)
+    stored = taken(body, ImageRule(quality=100, effort="fast"))
+    with Image.open(io.BytesIO(body)) as image:
+        source = np.asarray(image, dtype=np.float64)
+    expected = triangle(size[1], stored.height) @ source @ triangle(size[0], stored.width).T
+    assert psnr(pixels(stored.jpeg)[:, :, 0], expected) > 43
+
+
+def test_fast_changes_nothing_where_nothing_can_be_skipped() -> None:
+    """A picture less than twice the stored size, and one that is no JPEG."""
+    for body in (saved(photo(700, 500), "JPEG"), saved(photo(900, 700), "PNG")):
+        assert taken(body, ImageRule(effort="fast")) == taken(body)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_picture_stands_upright(orientation: int) -> None:
     """What a camera writes that was held in each of the eight ways is stored as the one upright picture."""

@@ -25,7 +25,7 @@ from pipeline.schemas import URLS
 from pipeline.stage import Counts, Stage
 from pipeline.writer import ShardWriter, Task
 from stages.download import Download, DownloadRecipe
-from stages.ingest import Count, IngestRecipe, Rows
+from stages.ingest import IngestRecipe, ingest_stages
 from tests.toys import data_of
 
 
@@ -44,7 +44,7 @@ def crawl(root: Path, corpus: DemoCorpus) -> None:
     sources = [{"name": name, "preset": name, "files": [str(path)]} for name, path in corpus.lists.items()]
     ingest = IngestRecipe.model_validate({"shard_size": 150, "sources": sources})
     download = DownloadRecipe(deadline_s=3, allow=corpus.allowed_addresses)
-    stages = [Count(ingest), Rows(ingest), Download(download)]
+    stages = [*ingest_stages(ingest), Download(download)]
     assert Run(str(root), stages).execute(LocalExecutor()).exit_code == 0
 
 

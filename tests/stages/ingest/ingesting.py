@@ -16,7 +16,8 @@ from pipeline.commits import CommitRecord, Whole
 from pipeline.executor import LocalExecutor
 from pipeline.recipe import Json
 from pipeline.run import Run
-from stages.ingest import Count, IngestRecipe, Rows
+from pipeline.stage import Stage
+from stages.ingest import IngestRecipe, ingest_stages
 
 Pairs = Sequence[tuple[str, str]]  # url, caption
 
@@ -35,15 +36,20 @@ class Ingested:
         return {pair_id: reason for pair_id, reason, _ in self.rejects}
 
 
-def recipe_of(*sources: Mapping[str, Json], shard_size: int = 10_000) -> IngestRecipe:
-    return IngestRecipe.model_validate({"sources": [dict(source) for source in sources], "shard_size": shard_size})
+def recipe_of(*sources: Mapping[str, Json], **settings: Json) -> IngestRecipe:
+    """Every row is kept, unless told: most tests are about one row."""
+    given = {"sources": [dict(source) for source in sources], "duplicates": "keep", **settings}
+    return IngestRecipe.model_validate(given)
 
 
-def ingest(root: Path, *sources: Mapping[str, Json], shard_size: int = 10_000) -> Ingested:
-    recipe = recipe_of(*sources, shard_size=shard_size)
-    report = Run(str(root), [Count(recipe), Rows(recipe)]).execute(LocalExecutor())
+def ingest(root: Path, *sources: Mapping[str, Json], **settings: Json) -> Ingested:
+    return ingest_by(root, ingest_stages(recipe_of(*sources, **settings)))
+
+
+def ingest_by(root: Path, stages: Sequence[Stage[Any]]) -> Ingested:
+    report = Run(str(root), stages).execute(LocalExecutor())
     assert report.exit_code == 0, report.failed
-    count, rows = Whole.open(str(root), Count.name), Whole.open(str(root), Rows.name)
+    count, rows = Whole.open(str(root), "ingest_count"), Whole.open(str(root), "ingest_rows")
     shards = [rows.read(shard) for shard in rows.shards]
     return Ingested(
         urls=[row for shard in shards for row in shard.table("urls").to_pylist()],

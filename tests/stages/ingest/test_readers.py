@@ -7,6 +7,7 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -239,3 +240,19 @@ def test_reading_a_list_does_not_hold_it_in_memory(name: str, reader: Reader, tm
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1_500_000  # bytes
+
+
+@pytest.mark.parametrize("group_rows", [15_000, 1_000])
+def test_of_parquet_no_column_of_a_row_group_is_held_whole(group_rows: int, tmp_path: Path) -> None:
+    random = Random(1)
+    columns = {
+        "url": [f"http://a.b/{random.randbytes(200).hex()}" for _ in range(15_000)],
+        "caption": [random.randbytes(200).hex() for _ in range(15_000)],
+    }
+    path = write_parquet(tmp_path / "a.parquet", columns, group_rows)
+    del columns
+    tracemalloc.start()
+    assert sum(1 for _ in Parquet().rows(list_file(path))) == 15_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8_000_000  # bytes; the file has 12 million

@@ -9,8 +9,11 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipeline.errors import FingerprintMismatch
 from pipeline.executor import LocalExecutor
@@ -19,8 +22,8 @@ from pipeline.recipe import Json
 from pipeline.run import Run
 from pipeline.schemas import URLS
 from pipeline.writer import Job
-from stages.ingest import Count, Rows
-from stages.ingest.checks import caption_fault, path_fault, prefilter_fault, url_fault
+from stages.ingest import Count, ingest_stages
+from stages.ingest.checks import NOT_IN_A_URL, PLAIN_URL, caption_fault, path_fault, prefilter_fault, url_fault
 from tests.stages.ingest.ingesting import ingest, recipe_of, write_json, write_parquet, write_tar, write_text
 
 URL = b"http://example.org/a.jpg"
@@ -211,6 +214,16 @@ def test_urls_that_name_no_web_page(url: str | None) -> None:
     assert fault.reason is Reason.BAD_URL
 
 
+@settings(max_examples=50)
+@given(st.from_regex(PLAIN_URL, fullmatch=True))
+def test_what_is_plainly_a_url_has_a_host_and_nothing_amiss(url: str) -> None:
+    parts = urlsplit(url)
+    assert parts.scheme in ("http", "https")
+    assert parts.hostname
+    assert parts.port is None
+    assert not NOT_IN_A_URL.search(url)
+
+
 @pytest.mark.parametrize("name", ["../a.jpg", "a/../../b.jpg", "/etc/passwd", "", ".", "a\x00.jpg", "a\n.jpg", ".."])
 def test_a_picture_outside_the_folder_is_refused(name: str) -> None:
     fault = path_fault(name.encode())
@@ -300,7 +313,7 @@ def test_the_count_pins_the_content_and_the_fingerprint_names_no_path(tmp_path: 
         (tmp_path / folder).mkdir()
         source = cc3m(write_text(tmp_path / folder / "a.tsv", text))
         recipe = recipe_of(source)
-        assert str(tmp_path) not in json.dumps([Count(recipe).settings(), Rows(recipe).settings()])
+        assert str(tmp_path) not in json.dumps([dict(stage.settings()) for stage in ingest_stages(recipe)])
         identities.append(json.dumps(ingest(tmp_path / f"root-{folder}", source).counts))
     assert identities[0] == identities[1] != identities[2]
 
@@ -324,8 +337,8 @@ def test_a_list_that_changes_after_it_was_counted_is_not_read(tmp_path: Path) ->
         def finish(self, job: Job) -> None:
             write_text(tmp_path / "a.tsv", "a\thttp://a.b/\n" * 2)
 
-    stages = [Count(recipe), Rows(recipe)]
-    assert stages[1].settings()  # as the driver does first
+    stages = ingest_stages(recipe)
+    assert stages[-1].settings()  # as the driver does first
     report = Run(root, stages).execute(Growing())
     assert report.exit_code == 1
     assert "a.tsv changed after its rows were counted" in str(report)

@@ -13,16 +13,16 @@ from pipeline.executor import LocalExecutor
 from pipeline.run import Run
 from pipeline.stage import Stage
 from stages.download import Download, DownloadRecipe
-from stages.ingest import Count, IngestRecipe, Rows
+from stages.ingest import IngestRecipe, ingest_stages
 from stages.plan import Job, PlanRecipe
 from tests.stages.ingest.ingesting import write_tar
 
 SHARDS, ROWS, BROKEN = 4, 12, 2  # of each source: shards, pairs a shard, and pictures of each that cannot be read
-CRAWL = ("ingest_count", "ingest_rows", "download")
+CRAWL = ("ingest_count", "ingest_keys", "ingest_duplicates", "ingest_rows", "download")
 
 
 def job_over(root: Path, ingest: IngestRecipe, **plan: Any) -> Job:
-    stages: list[Stage[Any]] = [Count(ingest), Rows(ingest), Download(DownloadRecipe())]
+    stages: list[Stage[Any]] = [*ingest_stages(ingest), Download(DownloadRecipe())]
     return Job(str(root), stages, PlanRecipe.model_validate({"cpus": 4} | plan), ingest)
 
 
