@@ -258,7 +258,7 @@ def _pixels(image: Image.Image) -> NDArray[np.uint8]:
     """An RGB picture as (H, W, 4), the last of no meaning: Pillow's own memory. A copy (H, W, 3) of a picture that
     Pillow holds in several blocks (beyond 16 MiB)."""
     try:
-        flat: NDArray[np.uint8] = pa.array(image).flatten().to_numpy()
+        flat: NDArray[np.uint8] = pa.array(image).values.to_numpy()
     except ValueError:
         return np.array(image)
     return flat.reshape(image.height, image.width, 4)

@@ -47,7 +47,7 @@ class FetchLimits:
     connections: int = 32
     connections_per_host: int = 8  # of all shares together
     share: Share = ALL
-    window_bytes: int = 64_000_000  # bodies that wait for the consumer; memory is this plus connections * max_bytes
+    window_bytes: int = 16_000_000  # bodies that wait for the consumer; memory is this plus connections * max_bytes
     allow: frozenset[str] = frozenset()  # host:port, as in the url, that need not be public
     respect_opt_out: bool = True  # X-Robots-Tag
     opt_outs: OptOuts = OptOuts()
