@@ -17,6 +17,7 @@ model      a step of pretraining by part, with retrieval and packed beside witho
 decoding   beam search with and without the cache (6 minutes)
 flamingo   resampler and gated layers beside open_flamingo's (5 minutes)
 training   the trainer's loader, loop, checkpoints and workers, each beside a bound; on a GPU its MFU (6 minutes)
+metrics    caption metrics beside pycocoevalcap's (1 minute; REVILM_COCO_ENV: an environment that holds it)
 """
 
 import argparse
@@ -36,6 +37,7 @@ from trials.benchmarks.frame import frame
 from trials.benchmarks.index import index
 from trials.benchmarks.ingest import ingest
 from trials.benchmarks.interleave import interleave
+from trials.benchmarks.metrics import metrics
 from trials.benchmarks.model import model
 from trials.benchmarks.recovery import recovery
 from trials.benchmarks.scale import resume, scale
@@ -58,6 +60,7 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "decoding": decoding,
     "flamingo": flamingo,
     "training": training,
+    "metrics": metrics,
 }
 
 

@@ -24,10 +24,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from model.evaluation.bootstrap import Figure, Floats, interval
 from model.evaluation.cider import cider_d
 from model.revilm import ReViLM
 from model.sequence import SequenceBuilder
-from model.training.bootstrap import Figure, Floats, interval
 from model.training.captions import Captioned
 from model.training.exchange import (
     derangement,

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.batch import Batch, collate
+from model.evaluation.bootstrap import Floats
 from model.freezing import train_mode
 from model.generate import generate
 from model.revilm import ReViLM
 from model.sequence import Chunk, Segment, SequenceBuilder
-from model.training.bootstrap import Floats
 from model.training.samples import Sample
 
 

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from model.evaluation.bootstrap import Figure
 from model.sequence import Chunk
-from model.training.bootstrap import Figure
 from model.training.captions import Captioned
 from model.training.captions_page import captions_page
 from model.training.grounding import Grounding

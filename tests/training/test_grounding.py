@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from model.batch import collate
+from model.evaluation.bootstrap import Figure, interval
 from model.freezing import freeze
 from model.revilm import ReViLM
 from model.sequence import Chunk, SequenceBuilder
-from model.training.bootstrap import Figure, interval
 from model.training.captions import Captioned
 from model.training.exchange import derangement, length_buckets, with_neighbors, with_pictures, without_neighbors
 from model.training.gates import gate_values

@@ -105,6 +105,13 @@ def _caption(number: int) -> str:
 
 def _ran(command: Sequence[str], stored_in: Path, environment: Mapping[str, str]) -> Crawl:
     started = monotonic()
+    spent = used(command, environment)
+    good = sum(_count_jpegs(path) for path in stored_in.rglob("*.tar"))
+    return Crawl(good, spent["cpu_s"], monotonic() - started, int(spent["peak_kib"]) * 1024)
+
+
+def used(command: Sequence[str], environment: Mapping[str, str]) -> Mapping[str, float]:
+    """What a command used on one thread, as used.py tells it. Raises RuntimeError where it failed."""
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("used.py")), *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -115,9 +122,8 @@ def _ran(command: Sequence[str], stored_in: Path, environment: Mapping[str, str]
     )
     if done.returncode:
         raise RuntimeError(f"{command[0]} failed: {done.stdout[-2000:]}")
-    used = json.loads(done.stdout.splitlines()[-1])
-    good = sum(_count_jpegs(path) for path in stored_in.rglob("*.tar"))
-    return Crawl(good, used["cpu_s"], monotonic() - started, used["peak_kib"] * 1024)
+    told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return told
 
 
 def _count_jpegs(path: Path) -> int:

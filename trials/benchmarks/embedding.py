@@ -3,51 +3,23 @@
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-import pyarrow as pa
-
 from pipeline.commits import Committed, StageFolder
 from pipeline.executor import LocalExecutor
-from pipeline.recipe import Json
 from pipeline.run import Run
-from pipeline.schemas import DOWNLOADED
-from pipeline.stage import Counts, Shard, Stage, shard_id
+from pipeline.stage import Shard, shard_id
 from pipeline.threads import set_threads
-from pipeline.writer import Job, ShardWriter, Task, make_shard
+from pipeline.writer import Job, make_shard
 from trials.benchmarks.clock import seconds
+from trials.benchmarks.photos import Photos
 
 if TYPE_CHECKING:
     from stages.embed.towers import Precision
 
 REPETITIONS = 3
-
-
-@dataclass(frozen=True)
-class Photos(Stage[None]):
-    """Photo-like JPEGs of short side 256 px, as the download stage leaves them."""
-
-    pictures: int
-    name, version = "download", 1
-
-    def settings(self) -> Mapping[str, Json]:
-        return {"pictures": self.pictures}
-
-    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        jpegs = [_photo(seed) for seed in range(64)]
-        rows = []
-        with out.file("images", "{stem}.tar").open("wb") as tar:
-            for n in range(self.pictures):
-                width, height, jpeg = jpegs[n % len(jpegs)]
-                place = {"image_offset": tar.tell(), "image_bytes": len(jpeg), "width": width, "height": height}
-                caption = f"photo number {n} of a street with {n % 17} trees and a wide blue sky"
-                rows.append({"key": f"b-{n:010d}", "source": "b", "caption": caption, "status": "success", **place})
-                tar.write(jpeg)
-        out.table("pairs", "{stem}.parquet", pa.Table.from_pylist(rows, schema=DOWNLOADED))
-        return Counts(self.pictures, self.pictures)
 
 
 def embed() -> Iterator[tuple[str, str]]:
@@ -104,20 +76,3 @@ def _embed_rates(
 def _captions(folder: StageFolder) -> list[str]:
     captions: list[str] = Committed(folder, folder.record(shard_id(0))).table("pairs")["caption"].to_pylist()
     return captions
-
-
-def _photo(seed: int) -> tuple[int, int, bytes]:
-    """Width, height (px) and JPEG of noise with a photo's spectrum."""
-    from io import BytesIO
-
-    import numpy as np
-    from PIL import Image
-
-    height, width = 256, 256 + 8 * (seed % 17)
-    noise = np.fft.rfft2(np.random.default_rng(seed).standard_normal((3, height, width)))
-    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]) + 1 / width
-    waves = np.fft.irfft2(noise / frequency, s=(height, width))
-    pixels = np.clip(128 + 48 * waves / waves.std(), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    written = BytesIO()
-    Image.fromarray(pixels).save(written, "jpeg", quality=95)
-    return width, height, written.getvalue()

@@ -35,8 +35,8 @@ from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
 from stages.filter import Corpus
 from stages.neighbors import NeighborsRecipe, neighbor_stages
-from trials.benchmarks.embedding import Photos
 from trials.benchmarks.model_samples import TEXT_TOKENS, Captions, Given
+from trials.benchmarks.photos import Photos
 from trials.benchmarks.vector_corpus import metadata
 
 SHARD_ROWS = 2048
