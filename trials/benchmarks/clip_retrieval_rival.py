@@ -1,6 +1,6 @@
-"""Embed webdataset tars with clip-retrieval; run by the Python of an environment that holds it.
+"""Embed a webdataset tar with clip-retrieval; run by the Python of an environment that holds it.
 
-python clip_retrieval_rival.py TORCHVISION_GUARD MODEL WEIGHTS INTO TAR…
+python clip_retrieval_rival.py TORCHVISION_GUARD MODEL WEIGHTS INTO TAR
 """
 
 import sys
@@ -9,7 +9,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 BATCH = 64
 
 
-def embed(guard: str, model: str, weights: str, into: str, *tars: str) -> None:
+def embed(guard: str, model: str, weights: str, into: str, tar: str) -> None:
     spec = spec_from_file_location("torchvision_guard", guard)
     assert spec is not None, "it is a Python file"
     assert spec.loader is not None, "it is a Python file"
@@ -19,7 +19,7 @@ def embed(guard: str, model: str, weights: str, into: str, *tars: str) -> None:
     from clip_retrieval.clip_inference.main import main  # type: ignore[import-not-found]
 
     main(
-        input_dataset=list(tars),
+        input_dataset=tar,
         output_folder=into,
         input_format="webdataset",
         batch_size=BATCH,
