@@ -1,7 +1,7 @@
 """What a stage's result depends on, in a form that can be compared field by field."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pipeline.checksums import sha256_of_json
@@ -23,13 +23,15 @@ def fingerprint_of(parts: Mapping[str, Json]) -> str:
 
 def refuse_other(root: str, stage: str, made: Json, wanted: Json) -> None:
     """Raises FingerprintMismatch, naming every field that differs and both values."""
-    found = differences(made, wanted)
-    fields = "; ".join(f"{field} is {theirs!r} there and {ours!r} here" for field, theirs, ours in found)
-    if fields:
+    if fields := told(differences(made, wanted)):
         raise FingerprintMismatch(
             f"{root}/{stage} was made with other settings: {fields}. Restore them, or give a new root "
             f"(with base.root={root} it takes over every stage that is the same). What was made is untouched."
         )
+
+
+def told(found: Iterable[tuple[str, Json, Json]]) -> str:
+    return "; ".join(f"{field} is {theirs!r} there and {ours!r} here" for field, theirs, ours in found)
 
 
 def differences(made: Json, wanted: Json, where: str = "") -> Iterator[tuple[str, Json, Json]]:

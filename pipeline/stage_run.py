@@ -1,6 +1,7 @@
 """One stage of a run, as the driver sees it: prepare (take from the base, or plan), track its shards, finish."""
 
 import logging
+import textwrap
 from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from pipeline.commits import (
 )
 from pipeline.errors import InputError, RecipeError
 from pipeline.failpoints import failpoint
-from pipeline.fingerprint import fingerprint_of, parts_of, refuse_other
+from pipeline.fingerprint import differences, fingerprint_of, parts_of, refuse_other, told
 from pipeline.integrity import damage, fault_of, refuse_to_remake
 from pipeline.ledger import Ledger, Unbelieved
 from pipeline.stage import Input, Need, Plan, Shard, Stage
@@ -32,6 +33,7 @@ from pipeline.writer import Job, reject_shard
 
 FEW, BEARABLE_SHARE = 20, 0.01
 MAX_REMADE = 3
+TOLD_CHARS = 300
 MANY = 1000  # shards, from which on a person who waits is told what for
 log = logging.getLogger("pipeline")
 
@@ -141,6 +143,7 @@ class StageRun:
         whole = Whole.open(base, self.name)
         same = whole.manifest.fingerprint == wanted and whole.manifest.inputs == self._identities()
         if not (same or self.name in accept):
+            self._say_why_not_taken(whole, parts)
             return None
         for chained in self._chained():
             if chained.shards.keys() != whole.manifest.shards.keys():
@@ -148,6 +151,13 @@ class StageRun:
         return Taken(
             root=whole.folder.root, fingerprint=whole.manifest.fingerprint, wanted=wanted, identity=whole.identity
         )
+
+    def _say_why_not_taken(self, whole: Whole, parts: dict[str, Any]) -> None:
+        """Of its own settings: what they make anew, all behind it follows, and that may be a crawl."""
+        theirs = {**whole.plan().parts, "inputs": parts["inputs"]}
+        if fields := told(differences(theirs, parts)):
+            shown = textwrap.shorten(fields, TOLD_CHARS, placeholder=" …")
+            log.info("%s is not taken from %s: %s", self.name, whole.folder.root, shown)
 
     def _plan(self, parts: dict[str, Any]) -> None:
         plan = self.folder.plan()

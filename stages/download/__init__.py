@@ -70,7 +70,7 @@ class Download(Stage[None]):
         health = ShardHealth(self.recipe.max_transient)
         with ShardLayout(out, rows) as layout:
             for fetched in fetch(rows):
-                health.count(fetched.reason)
+                health.count(fetched)
                 made = fetched if fetched.body is None else make(fetched.body)
                 if isinstance(made, Stored):
                     layout.succeed(fetched, made)

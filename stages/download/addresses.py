@@ -90,6 +90,8 @@ def parse_url(url: str) -> Target:
     host = (parts.hostname or "").rstrip(".")
     if not host:
         raise ValueError("no host in url")
+    if "%" in host and ":" not in host:  # beside colons it marks a scope
+        raise ValueError(f'escaped character in host "{host}"')  # curl would read another one than stands here
     if not host.isascii():
         host = host.encode("idna").decode("ascii")
     host = f"[{host}]" if ":" in host else host

@@ -223,7 +223,7 @@ class _Crawl:
 
 
 def _patience(answer: Answer, backoff_s: float) -> float:
-    """Seconds for which the whole host is to be left alone."""
-    if answer.retry_after_s is not None:
+    """Seconds for which the whole host is to be left alone; Retry-After beside a final answer (404) is of one url."""
+    if answer.reason in TRANSIENT and answer.retry_after_s is not None:
         return answer.retry_after_s
     return backoff_s if answer.http_status == TOO_MANY_REQUESTS else 0.0

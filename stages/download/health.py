@@ -2,13 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pipeline.commits import CommitRecord
 from pipeline.errors import ShardFailed
 from pipeline.reasons import TRANSIENT, Reason
 from stages.download.recipe import DownloadRecipe
 
-SOON = 500  # urls of a shard after which it may be given up
+if TYPE_CHECKING:
+    from stages.download.fetch import Fetched
+
+SOON = 500  # urls of a shard that were asked for, after which it may be given up
 FEWEST = 50  # urls that say anything
 SHARDS = 3  # that ended, before the run is judged by them
 
@@ -32,22 +36,27 @@ class ShardHealth:
 
     def __init__(self, max_transient: float) -> None:
         self._max_transient = max_transient
-        self._urls = 0
-        self._reasons: Counter[str] = Counter()
+        self._all: Counter[Reason | None] = Counter()  # None: fetched
+        self._asked: Counter[Reason | None] = Counter()
 
-    def count(self, reason: Reason | None) -> None:
-        """Raises ShardUnhealthy as soon as that can be said."""
-        self._urls += 1
-        if reason:
-            self._reasons[reason.value] += 1
-        if self._urls == SOON:
-            self.judge()
+    def count(self, fetched: "Fetched") -> None:
+        """Raises ShardUnhealthy as soon as that can be said. Of the first urls only those that were asked for tell: a
+        host that is given up ends all of its own at once, and may have a third of the shard's."""
+        self._all[fetched.reason] += 1
+        if fetched.fetch_ms:
+            self._asked[fetched.reason] += 1
+            if self._asked.total() == SOON:
+                self._judge(self._asked)
 
     def judge(self) -> None:
         """Raises ShardUnhealthy."""
-        transient = sum(count for reason, count in self._reasons.items() if reason in TRANSIENT)
-        if self._urls >= FEWEST and transient > self._max_transient * self._urls:
-            raise ShardUnhealthy(self._urls, self._urls - self._reasons.total(), self._reasons)
+        self._judge(self._all)
+
+    def _judge(self, ended: Counter[Reason | None]) -> None:
+        urls, transient = ended.total(), sum(ended[reason] for reason in TRANSIENT)
+        if urls >= FEWEST and transient > self._max_transient * urls:
+            reasons = {reason.value: count for reason, count in ended.items() if reason}
+            raise ShardUnhealthy(urls, ended[None], reasons)
 
 
 def alarm(ended: Sequence[CommitRecord | Exception], recipe: DownloadRecipe) -> str:

@@ -1,8 +1,9 @@
 """Whose turn it is: rows that wait, by host, and how many connections a host may have from this shard.
 
 A host's limit holds over the whole run, and nobody coordinates: each shard at work is told its share (which of how
-many), and what does not divide goes round, a turn of TURN_S seconds each by the clock. At any time the shares of a
-limit add up to it; only a request that is under way when its turn passes on is let finish.
+many), and what does not divide goes round, a turn of TURN_S seconds each by the clock; less where the round of all
+would take more than ROUND_S, or among a thousand shards most would end before some host's turn comes. At any time the
+shares of a limit add up to it; only a request that is under way when its turn passes on is let finish.
 """
 
 import time
@@ -14,13 +15,13 @@ from zlib import crc32
 
 from pipeline.stage import ALL, Share
 
-TURN_S = 5.0
+TURN_S, ROUND_S = 5.0, 600.0
 LOOK_AGAIN_S = 0.5  # how soon a host is found whose turn has come, or whose pause is over
 
 
 def connections_now(limit: int, host: str, share: Share, clock: float) -> int:
     """This share of a host's `limit` connections. clock: seconds, the same for all shards (time.time())."""
-    turn = crc32(host.encode()) + int(clock / TURN_S)
+    turn = crc32(host.encode()) + int(clock / min(TURN_S, ROUND_S / share.of))
     goes_round = (share.number + turn) % share.of < limit % share.of
     return limit // share.of + goes_round
 

@@ -8,6 +8,8 @@ from pipeline.entries import DOMAIN, domains_of, entries_of
 from pipeline.errors import RecipeError
 from stages.download.addresses import Target, parse_url
 
+_NOT_IN_A_DOMAIN = frozenset("*?#\\")
+
 
 @dataclass(frozen=True)
 class OptOuts:
@@ -33,11 +35,14 @@ class OptOuts:
 
 
 def _entry(line: str) -> str:
-    if "://" in line:
-        try:
-            return parse_url(line).url
-        except ValueError as error:
-            raise RecipeError(f"download.opt_out: {line!r}: {error}") from None
-    if DOMAIN.fullmatch(line.casefold()):
-        return line.casefold()
-    raise RecipeError(f"download.opt_out: {line!r} is neither a url (https://…) nor a domain (example.org)")
+    """As urls name it when they are asked for: a host in lower case and ASCII, in whatever spelling it was given."""
+    is_url = "://" in line
+    if not is_url and (not DOMAIN.fullmatch(line) or line.startswith(".") or _NOT_IN_A_DOMAIN & set(line)):
+        raise RecipeError(
+            f"download.opt_out: {line!r} is neither a url (https://…) nor a domain (example.org, with all below it)"
+        )
+    try:
+        url = parse_url(line if is_url else f"http://{line}/").url
+    except ValueError as error:
+        raise RecipeError(f"download.opt_out: {line!r}: {error}") from None
+    return url if is_url else domains_of(url)[0]

@@ -52,6 +52,8 @@ class DownloadRecipe(Section):
                 raise ValueError("trusted is for engine img2dataset; the native engine never lifts its limits")
         elif self.quality == "fast":
             raise ValueError("quality fast is for engine native; img2dataset has one way to shrink")
+        elif self.trusted and self.opt_out:
+            raise ValueError("opt_out is heard by our own fetching alone: leave trusted out")
         elif not find_spec("img2dataset"):  # found, not imported: that takes seconds
             raise ValueError("engine img2dataset needs its package: pip install -e '.[img2dataset]'")
         return self

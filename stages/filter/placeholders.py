@@ -87,7 +87,7 @@ def _listed(rows: pa.Table, cluster: Integers) -> Integers:
     candidates = np.flatnonzero(cluster >= 0)
     image = groups(rows["source"], rows["image_id"])[candidates]
     listing = np.where(image >= 0, image, num + candidates)
-    firsts = candidates[_first_of_each(cluster[candidates] * 2 * num + listing)]
+    firsts = np.sort(candidates[_first_of_each(cluster[candidates] * 2 * num + listing)])
     captions = [normalised(caption) or caption for caption in rows["caption"].take(pa.array(firsts)).to_pylist()]
     caption = groups(pa.chunked_array([pa.array(captions, pa.string())]))
     return firsts[_first_of_each(cluster[firsts] * num + caption)]

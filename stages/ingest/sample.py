@@ -14,8 +14,10 @@ HEAD_ROWS = 2000  # of a list, of which its urls are taken evenly
 def sample_urls(recipe: IngestRecipe, number: int) -> list[str]:
     """About so many, from the heads of all lists alike; none where the pictures lie on disk, or are those of a second
     pass, of which little is to be expected."""
+    if number == 0:
+        return []
     lists = [(source, file) for source in recipe.lists for file in lists_of(source)]
-    chosen = lists[:: max(1, len(lists) // max(number, 1))]
+    chosen = lists[:: max(1, len(lists) // number)]
     found: list[str] = []
     for source, file in chosen:
         bounds = source.prefilter.given()

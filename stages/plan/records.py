@@ -69,9 +69,9 @@ def stage_done(root: str, stage: str, sources: Mapping[str, str], device: Json) 
 
 
 def sources_of_shards(root: str) -> dict[str, str]:
-    """Shard → source, as ingest_rows planned it; empty before it is planned."""
+    """Shard → source, as ingest_rows planned it; empty before it is planned. A second pass mixes them: ALL."""
     plan = resolve_folder(root, "ingest_rows").plan()
-    return {shard: params["source"] for shard, params in plan.shards} if plan else {}
+    return {shard: params.get("source", ALL) for shard, params in plan.shards} if plan else {}
 
 
 def _rows(folder: StageFolder, planned: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -98,6 +98,16 @@ def test_another_setting_is_refused_by_name_and_nothing_is_changed(tmp_path: Pat
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_run_on_a_base_says_which_setting_keeps_it_from_taking_a_stage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path / "old", Numbers(6), Squares(), Total())
+    with caplog.at_level("INFO", "pipeline"):
+        run(tmp_path / "new", Numbers(6), Squares(factor=3), Total(), base=Base(root=str(tmp_path / "old")))
+    said = [message for message in caplog.messages if "is not taken from" in message]
+    assert said == [f"squares is not taken from {tmp_path / 'old'}: factor is 1 there and 3 here"]
+
+
 def test_a_run_on_a_base_makes_only_what_differs(tmp_path: Path) -> None:
     run(tmp_path / "old")
     base = Base(root=str(tmp_path / "old"))

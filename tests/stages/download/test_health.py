@@ -76,6 +76,15 @@ def test_a_large_shard_is_given_up_early(tmp_path: Path, server: Any, nobody: st
     assert "of 500 urls 0 were fetched" in str(report)
 
 
+def test_one_large_host_that_asks_for_patience_fails_no_shard(tmp_path: Path, server: Any, other_server: Any) -> None:
+    urls = [server.url(f"/flaky/{n}?n=503&after=3600") for n in range(700)] + [other_server.url("/bytes?n=9")] * 300
+    ingest = lists(tmp_path, urls).model_copy(update={"shard_size": 1000})
+    allow = frozenset({server.endpoint, other_server.endpoint})
+    download = Download(DownloadRecipe(**PATIENCE, allow=allow, min_success=0, connections=4))
+    report = Run(str(tmp_path / "root"), [*ingest_stages(ingest), download]).execute(LocalExecutor())
+    assert (report.exit_code, commits(tmp_path)) == (0, 1)
+
+
 def test_the_fault_crosses_processes_whole() -> None:
     fault = pickle.loads(pickle.dumps(ShardUnhealthy(100, 3, {"dns": 97})))
     assert (fault.urls, fault.good, fault.reasons, str(fault)[:7]) == (100, 3, {"dns": 97}, "dns 97:")
@@ -100,3 +109,7 @@ def test_nothing_starts_where_nobody_is_reached(tmp_path: Path, nobody: str) -> 
 
 def test_pictures_on_disk_need_no_check() -> None:
     assert check_urls([], DownloadRecipe()) == ""
+
+
+def test_the_check_can_be_left_out(tmp_path: Path) -> None:
+    assert sample_urls(lists(tmp_path, ["http://a.org/1"]), 0) == []

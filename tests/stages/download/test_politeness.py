@@ -13,6 +13,7 @@ from pipeline.errors import RecipeError
 from pipeline.reasons import Reason
 from pipeline.stage import Share
 from stages.download import Download, DownloadRecipe
+from stages.download.addresses import parse_url
 from stages.download.fetch import Fetched, fetch_all
 from stages.download.hosts import TURN_S, connections_now
 from stages.download.opt_outs import OptOuts
@@ -41,6 +42,13 @@ def test_every_shard_has_its_turn_at_every_host() -> None:
     for host in HOSTS:
         turns = [connections_now(3, host, Share(5, 8), turn * TURN_S) for turn in range(8)]
         assert sorted(turns) == [0] * 5 + [1] * 3
+
+
+@pytest.mark.parametrize(("limit", "of"), [(8, 1024), (8, 130), (1, 500), (3, 4096)])
+def test_however_many_shards_there_are_every_turn_comes_long_before_their_deadline(limit: int, of: int) -> None:
+    for host in HOSTS[:5]:
+        clocks = (1e9 + 0.05 * tick for tick in range(20 * 700))
+        assert any(connections_now(limit, host, Share(of // 2, of), clock) for clock in clocks)
 
 
 def test_two_shards_at_once_stay_below_the_limit_of_their_host(server: Any) -> None:
@@ -95,6 +103,12 @@ def test_who_asks_for_more_than_a_minute_is_left_to_a_second_pass_with_all_its_u
     assert fetched[3].http_status is None
 
 
+def test_patience_asked_for_beside_a_final_answer_costs_other_urls_nothing(server: Any) -> None:
+    urls = [server.url("/flaky?n=404&after=3600"), *[server.url("/ok")] * 3]
+    fetched = crawl(server, urls, connections_per_host=1)
+    assert [fetched[index].reason for index in range(4)] == [Reason.HTTP_CLIENT_ERROR, None, None, None]
+
+
 def test_a_host_without_an_address_is_looked_up_for_one_url_only() -> None:
     urls = [f"http://nowhere.invalid/{n}" for n in range(200)]
     limits = FetchLimits(deadline_s=5, retries=0, connections_per_host=1)
@@ -111,6 +125,25 @@ def test_domains_and_urls_that_opted_out_are_not_asked(server: Any) -> None:
     assert [fetched[index].reason for index in range(5)] == [Reason.OPTED_OUT] * 3 + [None, Reason.OPTED_OUT]
     assert [path.partition("?")[0] for path, _ in server.requests] == ["/c", "/to"]
     assert fetched[1].detail == "download.opt_out: no.example.org"
+
+
+@pytest.mark.parametrize(
+    ("entry", "url"),
+    [
+        ("Bücher.example", "http://www.bücher.example/a"),
+        ("bücher.example", "http://xn--bcher-kva.example/a"),
+        ("xn--bcher-kva.example", "http://BÜCHER.example./a"),
+        ("example.org", "http://example。org/a"),
+    ],
+)
+def test_an_opt_out_holds_however_the_host_is_spelled(entry: str, url: str) -> None:
+    assert OptOuts.load([entry]).entry(parse_url(url)) is not None
+
+
+@pytest.mark.parametrize("entry", ["*.example.org", ".example.org", "example.org?a", "ex%61mple.org", "http://"])
+def test_what_would_never_be_met_is_no_opt_out(entry: str) -> None:
+    with pytest.raises(RecipeError, match=r"download\.opt_out"):
+        OptOuts.load([entry])
 
 
 def test_a_list_of_opt_outs_is_read_from_a_file_and_stands_in_the_record_by_its_checksum(tmp_path: Path) -> None:

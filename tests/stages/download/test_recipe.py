@@ -20,6 +20,7 @@ def test_what_changes_no_byte_leaves_the_fingerprint_as_it_was() -> None:
     ("given", "says"),
     [
         ({"trusted": True}, "trusted is for engine img2dataset"),
+        ({"engine": "img2dataset", "trusted": True, "opt_out": ["example.org"]}, "leave trusted out"),
         ({"engine": "img2dataset", "quality": "fast"}, "quality fast is for engine native"),
     ],
 )

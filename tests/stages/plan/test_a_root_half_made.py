@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.errors import RecipeError
 from pipeline.executor import LocalExecutor
 from pipeline.recipe import Json
 from pipeline.run import Base, Run
+from stages.ingest import IngestRecipe
 from stages.plan import Basis, Job, plan_of, room_for
 from stages.plan.records import stage_done
-from tests.stages.plan.planning import BROKEN, CRAWL, ROWS, SHARDS, crawled, forgetting
+from tests.stages.plan.planning import BROKEN, CRAWL, ROWS, SHARDS, crawled, forgetting, job_over
 from tests.toys import Numbers
 
 LATER = {f"{source * SHARDS + shard:06d}" for source in (0, 1) for shard in range(SHARDS // 2, SHARDS)}
@@ -107,3 +109,13 @@ def test_seconds_of_another_device_foretell_nothing(tmp_path: Path) -> None:
         assert (same.timed_shards, other.timed_shards, other.seconds) == (3, 0, 0)
         assert same.seconds > 0
         assert (same.rows_in, same.bytes) == (other.rows_in, other.bytes)
+
+
+def test_a_second_pass_that_was_begun_is_not_planned_and_serves_as_a_base(finished: Job, tmp_path: Path) -> None:
+    rejects = {"preset": "rejects", "root": finished.root, "reasons": ["not_an_image"]}
+    again = job_over(tmp_path / "again", IngestRecipe.model_validate({"sources": [rejects]}))
+    Run(again.root, again.stages).execute(LocalExecutor())
+    with pytest.raises(RecipeError, match="such as a second pass, is not planned here"):
+        plan_of(again)
+    fresh = replace(finished, root=str(tmp_path / "fresh"), base=Base(root=again.root))
+    assert plan_of(fresh).stages[-1].left.shards.value == 2 * SHARDS
