@@ -74,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
         if faults:
             raise RecipeError("\n".join(faults))
         if recipe.ingest and not crawled(recipe):
-            print(check_urls(sample_urls(recipe.ingest, recipe.download.check_urls), recipe.download))
+            told = check_urls(sample_urls(recipe.ingest, recipe.download.check_urls), recipe.download)
+            print(told or "No url was tried beforehand.")
         executor = executor_for(recipe.engine, recipe.cpus)
         run = Run(recipe.root, recipe.stages(), recipe.base, dump_recipe(recipe), accept_failed=recipe.accept_failed)
         report = run.execute(executor)

@@ -16,6 +16,11 @@ from pipeline.errors import reporting_errors
 from pipeline.recipe import load_recipe, recipe_arguments
 from stages.plan import Figure, Job, PlanRecipe, as_json, plan_of, room_for, tables, written
 
+MARKS = (
+    "~ measured and taken for the rest, ? stated (under rates: by whom), no mark: counted. "
+    "Cost is in the currency of plan.prices."
+)
+
 
 def job_of(recipe: BuildIndexRecipe) -> Job:
     return Job(
@@ -53,12 +58,15 @@ def main(argv: Sequence[str]) -> int:
     found, room = tables(plan), room_for(plan)
     if given.json:
         figures = {title: [{k: as_json(v) for k, v in row.items()} for row in rows] for title, rows in found.items()}
-        print(json.dumps(figures | {"room": vars(room) | {"enough": room.enough}}, indent=1))
+        told = {"warnings": plan.warnings, "room": vars(room) | {"enough": room.enough}}
+        print(json.dumps(figures | told, indent=1))
     else:
         for title, rows in found.items():
             if rows:
                 show(title, rows)
-        print(f"Room: {room}")
+        print(f"{MARKS}\nRoom: {room}")
+        for warning in plan.warnings:
+            print(f"Beware: {warning}")
     return 0 if room.enough else 1
 
 

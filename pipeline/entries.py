@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.errors import RecipeError
 
-DOMAIN = re.compile(r"[^\s/:@]+(?:\.[^\s/:@.]+)+")
+DOMAIN = re.compile(r"[\w-]+(?:\.[\w-]+)+")  # "*.example.org" would be taken for a name, and match nothing
 _HOST = re.compile(r"[a-z]+://(?:[^/?#]*@)?([^/?#:]+)", re.I)
 
 

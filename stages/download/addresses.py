@@ -72,6 +72,12 @@ class Target:
     url: str  # as sent: ASCII only, no fragment, no credentials
     endpoint: str  # host:port in lower case, the port always written: what exceptions are named by
 
+    @property
+    def host(self) -> str:
+        """Who is asked: one host over http and https, another one at any port of its own."""
+        name, _, port = self.endpoint.rpartition(":")
+        return name if int(port) in DEFAULT_PORTS.values() else self.endpoint
+
 
 def parse_url(url: str) -> Target:
     """The request that a url asks for. Raises ValueError, saying why, where it asks for none.

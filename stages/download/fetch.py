@@ -69,7 +69,7 @@ class _Row:
 
     @property
     def host(self) -> str:
-        return self.target.endpoint
+        return self.target.host
 
     @property
     def urgent(self) -> bool:
@@ -226,4 +226,5 @@ def _patience(answer: Answer, backoff_s: float) -> float:
     """Seconds for which the whole host is to be left alone; Retry-After beside a final answer (404) is of one url."""
     if answer.reason in TRANSIENT and answer.retry_after_s is not None:
         return answer.retry_after_s
-    return backoff_s if answer.http_status == TOO_MANY_REQUESTS else 0.0
+    unnamed = answer.http_status == TOO_MANY_REQUESTS or answer.reason is Reason.DNS  # else all its rows look it up
+    return backoff_s if unnamed else 0.0

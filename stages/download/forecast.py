@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import InputError
 from pipeline.intervals import interval
-from stages.download.engines import maker
-from stages.download.fetch import fetch_all
+from stages.download.engines import engine
 from stages.download.health import leading
 from stages.download.images import Stored
 from stages.download.opt_outs import OptOuts
@@ -33,9 +32,9 @@ class Forecast:
 def forecast(urls: Sequence[str], recipe: DownloadRecipe) -> Forecast:
     """Raises InputError where so few give a picture that the run would stop (download.min_success)."""
     limits = FetchLimits(**recipe.of_a_request(), opt_outs=OptOuts.load(recipe.opt_out))
-    make = maker(recipe)
+    fetch, make = engine(recipe, limits)
     reasons: Counter[str] = Counter()
-    for fetched in fetch_all(urls, limits):
+    for fetched in fetch([{"url": url, "local_path": None} for url in urls]):
         made = fetched if fetched.body is None else make(fetched.body)
         if not isinstance(made, Stored) and made.reason:
             reasons[made.reason.value] += 1

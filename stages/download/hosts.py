@@ -29,7 +29,7 @@ def connections_now(limit: int, host: str, share: Share, clock: float) -> int:
 class Waits(Protocol):
     @property
     def host(self) -> str:
-        """host:port that the row has to ask next."""
+        """Whom the row has to ask next."""
 
     @property
     def urgent(self) -> bool:

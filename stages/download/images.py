@@ -78,9 +78,9 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class ImageRule:
     size_px: int = 256  # of the short side; only ever shrunk to it
-    quality: int = 95  # JPEG
+    jpeg_quality: int = 95
     max_pixels: int = 50_000_000  # as the header states, before anything is decoded
-    effort: Literal["exact", "fast"] = "exact"  # fast: JPEGs are decoded at no more than they need
+    quality: Literal["exact", "fast"] = "exact"  # fast: JPEGs are decoded at no more than they need
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def _store(image: Image.Image, body: bytes, rule: ImageRule) -> Stored:
         small = small.transpose(_UPRIGHT[orientation])
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return Stored.of(_encode(small, rule.quality), small.size, body=body, body_size=(width, height))
+    return Stored.of(_encode(small, rule.jpeg_quality), small.size, body=body, body_size=(width, height))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -228,7 +228,7 @@ def _may_reduce(width: int, height: int, factor: int, rule: ImageRule) -> bool:
     """`exact` leaves four times the stored size to the proper filter (the stored picture loses 0.1 dB or less; at twice
     the size 0.5) and takes sides that divide; `fast` leaves what is stored (it loses 0.1 to 3 dB, the less the more is
     left: docs/results.md)."""
-    if rule.effort == "fast":
+    if rule.quality == "fast":
         return min(width, height) >= factor * rule.size_px
     return width % factor == 0 == height % factor and min(width, height) >= 4 * factor * rule.size_px
 

@@ -8,8 +8,6 @@ from pipeline.entries import DOMAIN, domains_of, entries_of
 from pipeline.errors import RecipeError
 from stages.download.addresses import Target, parse_url
 
-_NOT_IN_A_DOMAIN = frozenset("*?#\\")
-
 
 @dataclass(frozen=True)
 class OptOuts:
@@ -35,9 +33,9 @@ class OptOuts:
 
 
 def _entry(line: str) -> str:
-    """As urls name it when they are asked for: a host in lower case and ASCII, in whatever spelling it was given."""
+    """As `parse_url` would write it in a request: hosts in lower case and ASCII."""
     is_url = "://" in line
-    if not is_url and (not DOMAIN.fullmatch(line) or line.startswith(".") or _NOT_IN_A_DOMAIN & set(line)):
+    if not (is_url or DOMAIN.fullmatch(line)):
         raise RecipeError(
             f"download.opt_out: {line!r} is neither a url (https://…) nor a domain (example.org, with all below it)"
         )

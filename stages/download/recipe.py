@@ -19,7 +19,7 @@ Endpoint = Annotated[str, Field(pattern=r"^[^A-Z/\s]+:\d+$")]
 
 class DownloadRecipe(Section):
     # img2dataset: that package (extra `img2dataset`) decodes, shrinks and encodes; where the list is trusted it fetches
-    # too, with none of the limits below but `connections` and `retries`
+    # too, and of what stands below knows `connections`, `retries`, `respect_opt_out` and, for each wait, `deadline_s`
     engine: Literal["native", "img2dataset"] = "native"
     trusted: bool = False
     quality: Literal["exact", "fast"] = "exact"  # of shrinking; fast: of JPEGs at twice the stored size and above
@@ -27,7 +27,7 @@ class DownloadRecipe(Section):
     jpeg_quality: int = Field(95, ge=1, le=100)
     max_pixels: int = Field(50_000_000, gt=0)  # as the header states, before anything is decoded
     deadline_s: float = Field(20, gt=0)  # that a url may hold a connection, retries and redirects included
-    shard_deadline_s: float = Field(3600, gt=0)  # for all urls of a shard; the rest are rejects (deadline)
+    shard_deadline_s: float = Field(21_600, gt=0)  # for all urls of a shard; the rest are rejects (deadline)
     max_bytes: int = Field(20_000_000, gt=0)
     max_redirects: int = Field(5, ge=0)
     retries: int = Field(1, ge=0)  # for transient reasons
@@ -50,11 +50,12 @@ class DownloadRecipe(Section):
         if self.engine == "native":
             if self.trusted:
                 raise ValueError("trusted is for engine img2dataset; the native engine never lifts its limits")
-        elif self.quality == "fast":
+            return self
+        if self.quality == "fast":
             raise ValueError("quality fast is for engine native; img2dataset has one way to shrink")
-        elif self.trusted and self.opt_out:
-            raise ValueError("opt_out is heard by our own fetching alone: leave trusted out")
-        elif not find_spec("img2dataset"):  # found, not imported: that takes seconds
+        if self.trusted and self.opt_out:
+            raise ValueError("opt_out is not heeded by img2dataset's own fetching; leave trusted out")
+        if not find_spec("img2dataset"):  # found, not imported: that takes seconds
             raise ValueError("engine img2dataset needs its package: pip install -e '.[img2dataset]'")
         return self
 

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from pipeline.reasons import Reason
-from stages.download.answers import reason_of_status
+from stages.download.answers import OPT_OUT_DIRECTIVES, reason_of_status
 from stages.download.fetch import Fetched
 from stages.download.images import ImageRule, Refused, Stored, judge
 from stages.download.local import read_local
@@ -26,7 +26,6 @@ from stages.download.request import BOT
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else its import asks a package index for news
 
-OPT_OUT_DIRECTIVES = frozenset({"noai", "noimageai", "noindex", "noimageindex"})  # img2dataset's default
 _STATUS = re.compile(r"HTTP Error (\d{3})")
 _TEXTS = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
@@ -117,5 +116,5 @@ class Maker:
             image_size=self.rule.size_px,
             resize_mode="keep_ratio",
             resize_only_if_bigger=True,
-            encode_quality=self.rule.quality,
+            encode_quality=self.rule.jpeg_quality,
         )

@@ -39,7 +39,7 @@ _OF_THIS_PROCESS.setopt(pycurl.SH_SHARE, pycurl.LOCK_DATA_DNS)
 @dataclass(frozen=True)
 class FetchLimits:
     deadline_s: float = 20.0  # for one url: of holding a connection, redirects and retries included
-    shard_deadline_s: float = 3600.0  # for all urls together
+    shard_deadline_s: float = 21_600.0  # for all urls together
     max_bytes: int = 20_000_000  # of a body
     max_redirects: int = 5
     retries: int = 1  # for transient reasons, and only inside the deadline

@@ -79,12 +79,13 @@ def _best(name: str, head: Head, counted: tuple[int, int] | None, job: Job) -> S
         return SourceRows(Figure(counted[0]), Figure(counted[1]), lists, largest, head.passed)
     if head.rows and head.shards:
         return SourceRows(head.rows, head.shards, lists, largest, head.passed)
-    if name not in job.plan.rows:
-        raise RecipeError(
-            f"the rows of source {name} cannot be told in advance: its list is not on this machine, or is of a kind "
-            f"that has to be read whole. State them: plan.rows.{name}=N"
-        )
     assert job.ingest is not None, "it names the sources"
+    if name not in job.plan.rows:
+        files = next(source.files for source in job.ingest.lists if source.name == name)
+        raise RecipeError(
+            f"the rows of source {name} cannot be told in advance: {', '.join(files)} is not on this machine, or is of "
+            f"a kind that has to be read whole. State them: plan.rows.{name}=N"
+        )
     rows = stated(job.plan.rows[name], "plan.rows")
     return SourceRows(rows, _rounded_up(rows / job.ingest.shard_size), lists, largest, head.passed)
 
@@ -168,8 +169,10 @@ def _first_rows(file: Any, wanted: set[str]) -> pa.Table:
     """Columns by the names of their fields."""
     columns = {field: column for field, column in file.columns.items() if field in wanted}
     with _opened(file.paths[0]) as stream:
-        batches = pq.ParquetFile(stream).iter_batches(SAMPLE_ROWS, columns=list(set(columns.values())))
-        first = next(iter(batches))
+        parquet = pq.ParquetFile(stream)
+        first = next(parquet.iter_batches(SAMPLE_ROWS, columns=list(set(columns.values()))), None)
+        if first is None:
+            first = parquet.schema_arrow.empty_table()
     return pa.table({field: first.column(column) for field, column in columns.items()})
 
 

@@ -1,8 +1,9 @@
 """The plan of a job: what is left of it and in all, how long a cluster takes for that, and what it costs.
 
-Time    Stages that go on shard by shard overlap, and together they take as long as the scarcest of four things:
-        the CPUs and GPUs that their workers hold, the network, and the host with the most urls. Every other stage waits
-        for the one before it. Nothing is reckoned for workers that start, wait or die.
+Time    Stages that go on shard by shard overlap, and together they take as long as the scarcest of these: the CPUs and
+        GPUs that their workers hold, the workers themselves where the recipe limits them, the network, and the host
+        with the most urls. Every other stage waits for the one before it. Nothing is reckoned for workers that start,
+        wait or die.
 Host    A host with n urls takes n · plan.fetch_s / download.connections_per_host seconds, if no more connections than
         that are open to it, from all shards together.
 """
@@ -70,6 +71,10 @@ class Plan:
         bounds = {"CPUs": total(line.cpu_hours for line in chained) / self.cpus}
         if plan.gpus:
             bounds["GPUs"] = total(line.gpu_hours for line in chained) / plan.gpus
+        for stage in self.job.stages:
+            if stage.name in BY_SOURCE and stage.resources.workers:
+                held = total(line.left.seconds for line in chained if line.stage == stage.name)
+                bounds[f"{stage.name}.workers"] = held / (3600 * stage.resources.workers)
         bounds["network"] = self.fetched_bytes / (plan.network_gbit * GBIT_BYTES * 3600)
         hosts = [self._host_hours(line) for line in chained if line.stage == "download"]
         return bounds | ({"largest host": largest(known)} if (known := [hours for hours in hosts if hours]) else {})
@@ -158,6 +163,28 @@ class Plan:
             return None
         at_once = self.job.download.connections_per_host
         return line.left.rows_in * host * stated(self.job.plan.fetch_s / at_once / 3600, "plan.fetch_s")
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the recipe would lose rows."""
+        return [told for name in self.found.rows if (told := self._host_too_slow(name))]
+
+    def _host_too_slow(self, source: str) -> str:
+        """A shard is told its share of a host's connections, whether the other shards need theirs or not."""
+        host, download = self.found.rows[source].largest_host, self.job.download
+        if host is None or self.job.ingest is None:
+            return ""
+        rows = host.value * min(self.job.ingest.shard_size, self.found.rows[source].rows.value)
+        at_once = download.workers or self.cpus
+        takes_s = rows * self.job.plan.fetch_s * at_once / download.connections_per_host
+        if takes_s <= download.shard_deadline_s:
+            return ""
+        return (
+            f"{rows:,.0f} rows of a shard of {source} are at its largest host and take {takes_s / 3600:.0f} h with the "
+            f"share of one of {at_once:,} shards at once; download.shard_deadline_s ends the shard after "
+            f"{download.shard_deadline_s / 3600:.0f} h, and what is left becomes rejects (deadline). Set "
+            f"download.workers to at most {at_once * download.shard_deadline_s / takes_s:,.0f}, or a longer deadline"
+        )
 
     def _picture_bytes(self, line: Line) -> Figure:
         seen = self.found.seen["download"].by_source.get(line.source) or self.found.seen["download"].all

@@ -6,15 +6,17 @@ from pathlib import Path
 
 from pipeline.storage import absolute_root
 from stages.plan.plan import Plan
+from stages.plan.tables import in_units
 
 
 @dataclass(frozen=True)
 class Room:
     """Bytes. scratch: of the shards that are made at the same time, beside those that are done.
-    free: None: an object store, which is not asked."""
+    folder: where the disk was asked. free: None: an object store, which is not asked."""
 
     grows_by: int
     scratch: int
+    folder: str
     free: int | None
 
     @property
@@ -22,10 +24,11 @@ class Room:
         return self.free is None or self.grows_by + self.scratch <= self.free
 
     def __str__(self) -> str:
-        needed = f"{self.grows_by:,} bytes to come and {self.scratch:,} of shards in the making"
+        needed = f"{in_units(self.grows_by)} to come and {in_units(self.scratch)} of shards in the making"
         if self.free is None:
             return f"{needed}; an object store's room is not checked, and each worker needs its share of the latter."
-        return f"{needed}, {self.free:,} free: {'it fits' if self.enough else 'IT DOES NOT FIT'}."
+        free = f"{in_units(self.free)} free in {self.folder}"
+        return f"{needed}, {free}: {'it fits' if self.enough else 'IT DOES NOT FIT'}."
 
 
 def room_for(plan: Plan) -> Room:
@@ -36,8 +39,9 @@ def room_for(plan: Plan) -> Room:
         for stage in plan.stages
         if stage.left.shards.value
     ]
-    free = None if "://" in root else shutil.disk_usage(_nearest(Path(root))).free
-    return Room(round(plan.bytes.value), round(max(shards, default=0)), free)
+    folder = root if "://" in root else str(_nearest(Path(root)))
+    free = None if "://" in root else shutil.disk_usage(folder).free
+    return Room(round(plan.bytes.value), round(max(shards, default=0)), folder, free)
 
 
 def _nearest(folder: Path) -> Path:

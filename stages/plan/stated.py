@@ -4,13 +4,12 @@ Bytes count for each row that comes out of a stage (rejects and tables of all ro
 each row that goes in: what a worker spends, who holds the CPUs and GPUs that its stage declares.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 
+from pipeline.errors import RecipeError
+from stages import embed
 from stages.index import Choice, IndexBytes, IndexRecipe, choose, index_bytes
 from stages.plan.figures import Figure, stated
 from stages.plan.job import Job
@@ -129,7 +128,7 @@ def _count(job: Job, rows: float) -> Work:
 
 
 def _keys(job: Job, rows: float) -> Work:
-    return Work(LISTS, seconds=1e-5, bytes=24, files=3)
+    return Work(LISTS, seconds=5e-6, bytes=24, files=3)
 
 
 def _repeats(job: Job, rows: float) -> Work:
@@ -137,7 +136,7 @@ def _repeats(job: Job, rows: float) -> Work:
 
 
 def _rows(job: Job, rows: float) -> Work:
-    return Work("15,833 rows of CC3M", seconds=4.1e-5, bytes=78, files=3)
+    return Work(LISTS, seconds=1.6e-5, bytes=78, files=3, sized="15,833 rows of CC3M")
 
 
 def _download(job: Job, rows: float) -> Work:
@@ -240,14 +239,11 @@ def _shared(size: IndexBytes) -> int:
 
 
 def width_of(job: Job) -> int:
-    """Of the embeddings."""
-    return job.width if job.width is not None else _width_of_model(job.embed.model)
-
-
-@cache
-def _width_of_model(model: str) -> int:
-    package = find_spec("open_clip")  # found, not imported: that takes seconds
-    assert package is not None, "open_clip is a dependency"
-    assert package.origin is not None, "open_clip is a package"
-    config = Path(package.origin).parent / "model_configs" / f"{model}.json"
-    return int(json.loads(config.read_text(encoding="utf-8"))["embed_dim"])
+    """Of the embeddings. Raises RecipeError where another run's own encoder made them."""
+    width = embed.width_of(job.embed) if job.width is None else job.width
+    if width is None:
+        raise RecipeError(
+            f"embed.model is {job.embed.model!r}, which this run does not train, so the width of its embeddings is not "
+            "known here. For a plan name a model of open_clip of that width"
+        )
+    return width

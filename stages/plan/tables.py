@@ -32,7 +32,7 @@ def written(column: str, cell: Cell) -> str:
         return cell
     value, mark = cell.value, MARKS[cell.basis]
     if column == "bytes" or column.startswith("bytes "):
-        return _bytes(value) + mark
+        return in_units(value) + mark
     if column.startswith("share") or column == "largest host":
         return f"{value:.1%}{mark}"
     if column in ("hours", "cost", "rate") or column.endswith("hours"):
@@ -44,7 +44,8 @@ def as_json(cell: Cell) -> Json:
     return cell if isinstance(cell, str) else {"value": cell.value, "known": cell.basis.name.lower()}
 
 
-def _bytes(value: float) -> str:
+def in_units(value: float) -> str:
+    """Bytes."""
     size, unit = next(((size, unit) for size, unit in UNITS if value >= size), UNITS[-1])
     return f"{value / size:.3g} {unit}"
 

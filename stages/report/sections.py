@@ -22,7 +22,8 @@ from stages.report.scores import histogram, histogram_picture, meaning, threshol
 CAPTION, URL, DETAIL = 140, 60, 120  # letters shown
 UNSEEN_PER_REASON = 2
 SHEET = (
-    "Every scored pair of the source is counted, whatever another rule made of it; pictures are in the order of scores."
+    "Every scored pair of the source counts, whatever another rule made of it. Pictures are in the order of scores, "
+    "with a red line where the pair left."
 )
 
 

@@ -170,8 +170,8 @@ def _embedding(pictures_wanted: int = 300, size_px: int = 112) -> Iterator[Line]
     net = _loaded(tool).MobileNet(weights)
     bodies = list(_real_photos(2 * size_px, pictures_wanted))
     features = []
-    for effort in ("exact", "fast"):
-        stored = [store(body, ImageRule(size_px=size_px, effort=effort)) for body in bodies]
+    for quality in ("exact", "fast"):
+        stored = [store(body, ImageRule(size_px=size_px, quality=quality)) for body in bodies]
         jpegs = [each.jpeg for each in stored if isinstance(each, Stored)]
         images = [Image.open(BytesIO(jpeg)) for jpeg in jpegs]
         rows = np.concatenate([net(net.prepare(images[at : at + 50]))[0].numpy() for at in range(0, len(images), 50)])

@@ -94,6 +94,7 @@ def test_the_check_before_a_start_says_what_to_expect(tmp_path: Path, server: An
     ingest = lists(tmp_path, [server.url("/status?n=404"), server.url("/ok")] * 30 + ["nonsense"] * 10)
     urls = sample_urls(ingest, 20)
     assert len(urls) == 20
+    assert sample_urls(ingest, 0) == []  # download.check_urls=0: no check
     recipe = DownloadRecipe(**PATIENCE, allow=frozenset({server.endpoint}), min_success=0)
     told = check_urls(urls, recipe)  # what the server says is no picture
     assert "of 20 urls" in told.lower()

@@ -181,7 +181,7 @@ def test_the_short_side_is_shrunk_and_never_enlarged(size: tuple[int, int], stor
 def test_shrinking_is_the_antialiased_triangle_filter(size: tuple[int, int], kind: str) -> None:
     """Against the slow float64 resize; the last size is large enough for a JPEG to be decoded at half its size."""
     body = saved(photo(*size).convert("L"), kind)
-    stored = taken(body, ImageRule(quality=100))
+    stored = taken(body, ImageRule(jpeg_quality=100))
     with Image.open(io.BytesIO(body)) as image:
         source = np.asarray(image, dtype=np.float64)
     expected = triangle(size[1], stored.height) @ source @ triangle(size[0], stored.width).T
@@ -206,7 +206,7 @@ def test_exact_bytes_are_those_of_the_plain_way(size: tuple[int, int], mode: str
 def test_fast_is_close_to_the_triangle_filter_and_not_shifted(size: tuple[int, int]) -> None:
     """Sides that do not divide by the factor of the reduced decoding too."""
     body = saved(photo(*size).convert("L"), "JPEG", quality=95)
-    stored = taken(body, ImageRule(quality=100, effort="fast"))
+    stored = taken(body, ImageRule(jpeg_quality=100, quality="fast"))
     with Image.open(io.BytesIO(body)) as image:
         source = np.asarray(image, dtype=np.float64)
     expected = triangle(size[1], stored.height) @ source @ triangle(size[0], stored.width).T
@@ -216,7 +216,7 @@ def test_fast_is_close_to_the_triangle_filter_and_not_shifted(size: tuple[int, i
 def test_fast_changes_nothing_where_nothing_can_be_skipped() -> None:
     """A picture less than twice the stored size, and one that is no JPEG."""
     for body in (saved(photo(700, 500), "JPEG"), saved(photo(900, 700), "PNG")):
-        assert taken(body, ImageRule(effort="fast")) == taken(body)
+        assert taken(body, ImageRule(quality="fast")) == taken(body)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -1,5 +1,6 @@
 """What a web server feels of a crawl: limits hold over all shards, wishes are heard, and nobody asks in vain."""
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -67,7 +68,10 @@ def test_two_shards_at_once_stay_below_the_limit_of_their_host(server: Any) -> N
     assert server.peak == 4
 
 
-def test_a_limit_that_does_not_go_round_still_lets_every_shard_finish(server: Any) -> None:
+def test_a_limit_that_does_not_go_round_still_lets_every_shard_finish(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.download.hosts.TURN_S", 0.3)
     fetched = crawl(server, [server.url("/ok")] * 3, share=Share(0, 2), connections_per_host=1)
     assert [fetched[index].body for index in range(3)] == [BODY] * 3
 
@@ -109,12 +113,13 @@ def test_patience_asked_for_beside_a_final_answer_costs_other_urls_nothing(serve
     assert [fetched[index].reason for index in range(4)] == [Reason.HTTP_CLIENT_ERROR, None, None, None]
 
 
-def test_a_host_without_an_address_is_looked_up_for_one_url_only() -> None:
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_host_without_an_address_is_looked_up_for_few_urls_only(retries: int) -> None:
     urls = [f"http://nowhere.invalid/{n}" for n in range(200)]
-    limits = FetchLimits(deadline_s=5, retries=0, connections_per_host=1)
+    limits = FetchLimits(deadline_s=5, retries=retries, backoff_s=0.1, connections_per_host=3)
     fetched = {each.index: each for each in fetch_all(urls, limits)}
     assert {each.reason for each in fetched.values()} == {Reason.DNS}
-    assert sum(each.fetch_ms > 0 for each in fetched.values()) == 1
+    assert sum(each.fetch_ms > 0 for each in fetched.values()) == 3
 
 
 def test_domains_and_urls_that_opted_out_are_not_asked(server: Any) -> None:
@@ -154,9 +159,18 @@ def test_a_list_of_opt_outs_is_read_from_a_file_and_stands_in_the_record_by_its_
         stage.conditions()["opt_out"]
         == Download(DownloadRecipe(opt_out=("https://example.com/one", "Example.org"))).opt_outs.checksum
     )
-    path.write_text("not a domain\n")
-    with pytest.raises(RecipeError, match=r"download\.opt_out: 'not a domain' is neither a url .* nor a domain"):
-        Download(DownloadRecipe(opt_out=str(path)))
+
+
+@pytest.mark.parametrize("entry", ["not a domain", "*.example.org", ".example.org"])
+def test_an_opt_out_that_could_never_be_met_is_refused(entry: str) -> None:
+    with pytest.raises(RecipeError, match=rf"download\.opt_out: '{re.escape(entry)}' is neither a url .* nor a domain"):
+        Download(DownloadRecipe(opt_out=(entry,)))
+
+
+def test_a_domain_opts_out_however_its_letters_are_written(server: Any) -> None:
+    urls = ["http://b\u00fccher.example/1", "http://xn--bcher-kva.example/2", "http://A.B\u00dcCHER.example/3"]
+    fetched = crawl(server, urls, opt_outs=OptOuts.load(["B\u00fccher.Example"]), connect_to=server.endpoint)
+    assert {each.reason for each in fetched.values()} == {Reason.OPTED_OUT}
 
 
 # Many hosts

@@ -22,6 +22,7 @@ def test_what_changes_no_byte_leaves_the_fingerprint_as_it_was() -> None:
         ({"trusted": True}, "trusted is for engine img2dataset"),
         ({"engine": "img2dataset", "trusted": True, "opt_out": ["example.org"]}, "leave trusted out"),
         ({"engine": "img2dataset", "quality": "fast"}, "quality fast is for engine native"),
+        ({"engine": "img2dataset", "trusted": True, "opt_out": ["example.org"]}, "opt_out is not heeded"),
     ],
 )
 def test_what_an_engine_does_not_do_is_refused(given: dict[str, Any], says: str) -> None:

@@ -9,12 +9,15 @@ import pytest
 
 from jobs.build_index import BuildIndexRecipe
 from jobs.plan import job_of, main
+from pipeline.errors import RecipeError
 from pipeline.recipe import load_recipe
+from stages.embed import EmbedRecipe
 from stages.index.factory import auto_factory
 from stages.index.recipe import IndexRecipe
 from stages.index.size import index_bytes
-from stages.plan import Basis, Plan, plan_of, room_for
+from stages.plan import Basis, Job, Plan, plan_of, room_for
 from stages.plan.lines import Found
+from stages.plan.stated import width_of
 
 RECIPES = Path(__file__).parents[3] / "jobs" / "recipes"
 
@@ -74,10 +77,21 @@ def test_twice_the_cluster_halves_what_its_cpus_bound() -> None:
     )  # one process, whatever there is
 
 
+def test_a_stage_that_is_allowed_few_workers_takes_as_long_as_these() -> None:
+    free, held = planned("coyo.yaml"), planned("coyo.yaml", "download.workers=4")
+    assert held.bounds["download.workers"].value == pytest.approx(told(free, "download").left.seconds.value / 4 / 3600)
+    assert held.hours.value > 10 * free.hours.value
+
+
 def test_no_host_is_known_where_no_list_is_there() -> None:
     assert "largest host" not in planned("coyo.yaml").bounds
     hours = planned("ccs.yaml").bounds["largest host"].value
     assert hours == pytest.approx(3_318_333 * 0.14 / 8 / 3600)
+
+
+def test_the_width_of_another_runs_encoder_has_to_be_told() -> None:
+    with pytest.raises(RecipeError, match=r"embed\.model is 'encoder'.* name a model of open_clip"):
+        width_of(Job("root", [], embed=EmbedRecipe(model="encoder")))
 
 
 def test_an_object_stores_room_is_not_checked() -> None:
@@ -92,7 +106,7 @@ def test_a_disk_without_room_is_told_with_the_numbers(capsys: pytest.CaptureFixt
     assert main([recipe, root, "plan.rows.coyo=2000", "plan.cpus=1"]) == 0
     assert "it fits" in capsys.readouterr().out
     assert main([recipe, root, "plan.rows.coyo=100000000000", "index.train_memory_gib=1000"]) == 1
-    assert "IT DOES NOT FIT" in capsys.readouterr().out
+    assert f"free in {tmp_path}: IT DOES NOT FIT" in capsys.readouterr().out
 
 
 def test_the_job_prints_tables_and_json_of_the_same(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,3 +136,15 @@ def test_the_job_prints_tables_and_json_of_the_same(capsys: pytest.CaptureFixtur
 def test_a_wrong_recipe_is_refused(override: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(RECIPES / "coyo.yaml"), "root=/nowhere/at-all", override]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_shard_that_would_end_before_its_largest_host_has_answered_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert planned("ccs.yaml").warnings == []
+    (warning,) = planned("ccs.yaml", "download.workers=1024").warnings
+    assert "1,400 rows of a shard of cc3m are at its largest host and take 50 h" in warning
+    assert "Set download.workers to at most 123" in warning
+    assert planned("ccs.yaml", "download.workers=123").warnings == []
+    main([str(RECIPES / "ccs.yaml"), "root=/nowhere/at-all", "download.workers=1024"])
+    assert f"Beware: {warning}" in capsys.readouterr().out
