@@ -92,10 +92,19 @@ class Stored:
     original_height: int
     sha256: str  # of the bytes as fetched
     stored_sha256: str  # of `jpeg`
-    phash: int  # of the pixels that `jpeg` decodes to
+    phash: int  # of the pixels that `jpeg` decodes to; `fast`: of those that were encoded
 
     @classmethod
-    def of(cls, jpeg: bytes, size: tuple[int, int], *, body: bytes, body_size: tuple[int, int]) -> "Stored":
+    def of(
+        cls,
+        jpeg: bytes,
+        size: tuple[int, int],
+        *,
+        body: bytes,
+        body_size: tuple[int, int],
+        gray: NDArray[np.uint8] | None = None,
+    ) -> "Stored":
+        """gray: the pixels (H, W) to hash; None: those that the JPEG decodes to."""
         return cls(
             jpeg=jpeg,
             width=size[0],
@@ -104,7 +113,7 @@ class Stored:
             original_height=body_size[1],
             sha256=hashlib.sha256(body).hexdigest(),
             stored_sha256=hashlib.sha256(jpeg).hexdigest(),
-            phash=phash(_luma(jpeg)),
+            phash=phash(_luma(jpeg) if gray is None else gray),
         )
 
 
@@ -197,7 +206,8 @@ def _store(image: Image.Image, body: bytes, rule: ImageRule) -> Stored:
         small = small.transpose(_UPRIGHT[orientation])
     if orientation in (5, 6, 7, 8):
         width, height = height, width
-    return Stored.of(_encode(small, rule.jpeg_quality), small.size, body=body, body_size=(width, height))
+    gray = np.asarray(small.convert("L")) if rule.quality == "fast" else None
+    return Stored.of(_encode(small, rule.jpeg_quality), small.size, body=body, body_size=(width, height), gray=gray)
 
 
 def _orientation(image: Image.Image) -> int:

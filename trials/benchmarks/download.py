@@ -11,21 +11,26 @@ from importlib.util import module_from_spec, spec_from_file_location
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import certifi
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.commits import Whole, resolve_folder
+from stages.embed import OWN
 from trials.benchmarks.authority import make_authority
 from trials.benchmarks.crawl_rival import Crawl, NoRival, img2dataset, ours, pictures, rival_python
-from trials.benchmarks.photo_web import make_photos, served
+from trials.benchmarks.photo_web import SIZES, make_photos, served
 
 DATA = Path(os.environ.get("REVILM_DATA", "../shared/data"))
 PHOTOS, PHOTOS_OVER_TLS, COMPARED = 4000, 1000, 200
 TURNS = 3
+DEMO = "runs/demo"
+QUALITIES: tuple[Literal["exact", "fast"], ...] = ("exact", "fast")
 Line = tuple[str, str]
+Features = Callable[[Sequence[Image.Image]], NDArray[Any]]
 Contender = Callable[[Sequence[str], Path], Crawl]
 
 
@@ -157,28 +162,66 @@ def _decoded(jpeg: bytes) -> NDArray[np.float64]:
     return np.asarray(Image.open(BytesIO(jpeg)).convert("RGB"), dtype=np.float64)
 
 
-def _embedding(pictures_wanted: int = 300, size_px: int = 112) -> Iterator[Line]:
-    """Features of real photos as stored fast and exact. No weights of CLIP are at hand: a MobileNet's features, and the
-    photos there are (short side 250 to 333 px) shrunk as far as web pictures are."""
-    what = f"embedding cosine of fast and exact, MobileNetV2, real photos to {size_px} px"
+def _embedding() -> Iterator[Line]:
+    """Cosine of a picture as stored fast and exact. No weights of CLIP are at hand: an encoder of the demo, which was
+    trained as CLIP was, on its own drawn scenes at the size of web pictures; and a MobileNet's features of real photos
+    (short side 250 to 333 px), shrunk as far as web pictures are."""
+    what = "embedding cosine of fast and exact, the demo's encoder, drawn scenes of 0.5 Mpx to 256 px"
+    if resolve_folder(DEMO, OWN).manifest():
+        yield what, _told(_cosines(_scenes(200), 256, _demo_features()))
+    else:
+        yield what, f"not run: no encoder in {DEMO} (make demo)"
+    what = "embedding cosine of fast and exact, MobileNetV2, real photos to 112 px"
     tool, weights = DATA.parent / "tools" / "mobilenet_features.py", DATA / "weights" / "mobilenet_v2_nsfwjs"
-    if not (tool.is_file() and weights.is_dir()):
+    if tool.is_file() and weights.is_dir():
+        net = _loaded(tool).MobileNet(weights)
+        yield (
+            what,
+            _told(_cosines(list(_real_photos(224, 300)), 112, lambda images: net(net.prepare(images))[0].numpy())),
+        )
+    else:
         yield what, f"not run: no {tool} or {weights} (REVILM_DATA)"
-        return
+
+
+def _told(cosines: NDArray[np.float64]) -> str:
+    low, least = np.quantile(cosines, 0.05), cosines.min()
+    return f"mean {cosines.mean():.4f} (target ≥ 0.995), 5th percentile {low:.4f}, least {least:.4f}"
+
+
+def _cosines(bodies: Sequence[bytes], size_px: int, features_of: Features) -> NDArray[np.float64]:
     from stages.download.images import ImageRule, Stored, store
 
-    net = _loaded(tool).MobileNet(weights)
-    bodies = list(_real_photos(2 * size_px, pictures_wanted))
     features = []
-    for quality in ("exact", "fast"):
+    for quality in QUALITIES:
         stored = [store(body, ImageRule(size_px=size_px, quality=quality)) for body in bodies]
-        jpegs = [each.jpeg for each in stored if isinstance(each, Stored)]
-        images = [Image.open(BytesIO(jpeg)) for jpeg in jpegs]
-        rows = np.concatenate([net(net.prepare(images[at : at + 50]))[0].numpy() for at in range(0, len(images), 50)])
+        images = [Image.open(BytesIO(each.jpeg)) for each in stored if isinstance(each, Stored)]
+        rows = np.concatenate([features_of(images[at : at + 50]) for at in range(0, len(images), 50)])
         features.append(rows / np.linalg.norm(rows, axis=1, keepdims=True))
-    cosines = (features[0] * features[1]).sum(axis=1)
-    yield what, f"mean {cosines.mean():.4f}, 5th percentile {np.quantile(cosines, 0.05):.4f}, least {cosines.min():.4f}"
-    yield "the same, mean", f"{cosines.mean():.4f} (target ≥ 0.995)"
+    return np.asarray((features[0] * features[1]).sum(axis=1))
+
+
+def _demo_features() -> Features:
+    import torch
+
+    from stages.embed import EmbedRecipe, open_towers
+
+    towers = open_towers(EmbedRecipe(model=OWN, device="cpu"), Whole.open(DEMO, OWN))
+    fit = towers.fitter()
+    return lambda images: towers.encode_images(torch.from_numpy(np.stack([np.asarray(fit(image)) for image in images])))
+
+
+def _scenes(wanted: int) -> list[bytes]:
+    from random import Random
+
+    from demo.scenes import random_scene, render
+
+    random, found = Random(5), []
+    for number in range(wanted):
+        width, height = SIZES[number % len(SIZES)]
+        written = BytesIO()
+        render(random_scene(random), width_px=width, height_px=height).save(written, "JPEG", quality=80 + number % 13)
+        found.append(written.getvalue())
+    return found
 
 
 def _loaded(path: Path) -> Any:
