@@ -128,7 +128,7 @@ def test_domains_and_urls_that_opted_out_are_not_asked(server: Any) -> None:
             "http://yes.example.org/c", "http://example.com/to?url=http%3A%2F%2Fno.example.org%2Fd"]  # fmt: skip
     fetched = crawl(server, urls, opt_outs=OptOuts.load(opted_out), connect_to=server.endpoint)
     assert [fetched[index].reason for index in range(5)] == [Reason.OPTED_OUT] * 3 + [None, Reason.OPTED_OUT]
-    assert [path.partition("?")[0] for path, _ in server.requests] == ["/c", "/to"]
+    assert sorted(path.partition("?")[0] for path, _ in server.requests) == ["/c", "/to"]
     assert fetched[1].detail == "download.opt_out: no.example.org"
 
 
