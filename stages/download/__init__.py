@@ -22,7 +22,7 @@ from stages.download.recipe import DownloadRecipe
 if TYPE_CHECKING:
     from stages.download.images import Stored
 
-__all__ = ["Download", "DownloadRecipe", "check_urls", "stored_picture"]
+__all__ = ["Download", "DownloadRecipe", "bodies_of", "check_urls", "stored_picture"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,16 @@ def check_urls(urls: Sequence[str], recipe: DownloadRecipe) -> str:
     from stages.download.forecast import forecast
 
     return str(forecast(urls, recipe)) if urls else ""
+
+
+def bodies_of(urls: Sequence[str], recipe: DownloadRecipe) -> list[bytes | str]:
+    """Of every url what it gave, or why it gave nothing: fetched within the bounds of a crawl, as politely."""
+    from stages.download.fetch import fetch_all
+    from stages.download.request import FetchLimits
+
+    limits = FetchLimits(**recipe.of_a_request(), opt_outs=OptOuts.load(recipe.opt_out))
+    found = {each.index: each.body or f"{each.reason}: {each.detail}" for each in fetch_all(urls, limits)}
+    return [found[index] for index in range(len(urls))]
 
 
 def stored_picture(body: bytes, recipe: DownloadRecipe, refuse: Callable[[Reason, str], None]) -> "Stored | None":

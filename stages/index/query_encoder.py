@@ -1,5 +1,6 @@
 """Texts and pictures of a person as vectors that can be searched for: by the model that embedded the corpus."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,16 @@ class QueryEncoder:
         import torch
 
         vectors: Scores = self.towers.encode_images(torch.from_numpy(np.stack([self._fit(path) for path in paths])))
+        return vectors
+
+    def stored(self, jpegs: Sequence[bytes]) -> Scores:
+        """Pictures as a crawl stores them → (Q, D) float32 of norm 1, as those of the corpus are embedded."""
+        import torch
+        from PIL import Image
+
+        fit = self.towers.fitter()
+        pixels = [np.array(fit(Image.open(io.BytesIO(jpeg)))) for jpeg in jpegs]
+        vectors: Scores = self.towers.encode_images(torch.from_numpy(np.stack(pixels)))
         return vectors
 
     def _fit(self, path: Path) -> npt.NDArray[np.uint8]:

@@ -232,6 +232,7 @@ def test_it_runs_as_a_submitted_job_in_both_forms(head: Head, quiet: Quiet, tmp_
     assert "lo has to be smaller" in refused.stdout
 
 
+@pytest.mark.slow
 def test_on_an_object_store_it_makes_the_same(quiet: Quiet, tmp_path: Path) -> None:
     with s3_server() as endpoint:
         root = f"{make_bucket(endpoint, 'bucket')}/root"

@@ -115,6 +115,7 @@ def test_a_driver_killed_in_the_middle_is_continued(tmp_path: Path) -> None:
     assert everything_in(str(root)) == everything_in(quiet_root(tmp_path / "local", 200))
 
 
+@pytest.mark.slow
 def test_a_machine_smaller_than_what_stages_ask_for_is_enough(tmp_path: Path) -> None:
     root = tmp_path / "ray"
     code = (

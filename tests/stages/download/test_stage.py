@@ -43,7 +43,7 @@ def crawled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, De
 def crawl(root: Path, corpus: DemoCorpus) -> None:
     sources = [{"name": name, "preset": name, "files": [str(path)]} for name, path in corpus.lists.items()]
     ingest = IngestRecipe.model_validate({"shard_size": 150, "sources": sources})
-    download = DownloadRecipe(deadline_s=3, allow=corpus.allowed_addresses)
+    download = DownloadRecipe(deadline_s=1.5, allow=corpus.allowed_addresses)
     stages = [*ingest_stages(ingest), Download(download)]
     assert Run(str(root), stages).execute(LocalExecutor()).exit_code == 0
 

@@ -159,7 +159,10 @@ def test_updates_stand_on_updates(made: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("factory", [f"IVF{LISTS},RaBitQ", f"PCAR16,IVF{LISTS}_HNSW8,PQ8x4"])
+@pytest.mark.parametrize(
+    "factory",
+    [f"IVF{LISTS},RaBitQ", pytest.param(f"PCAR16,IVF{LISTS}_HNSW8,PQ8x4", marks=pytest.mark.slow)],
+)
 def test_other_codes_transforms_and_graphs_of_centroids(factory: str, made: Path, tmp_path: Path) -> None:
     dead, old = range(0, 500, 2), indexed(tmp_path / "old", OLD, factory)
     root = updated(tmp_path / "1", old, add=[str(made / "more")], delete=pair_ids(OLD, dead))
@@ -314,6 +317,7 @@ def test_roots_that_the_index_stands_on_are_no_new_roots_either(
         assert not (made / below / "recipe.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_root_with_another_index_is_refused_and_left_as_it_is(
     made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

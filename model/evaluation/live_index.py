@@ -1,0 +1,89 @@
+"""Neighbours of pictures that are in no corpus, asked of an index while a model runs.
+
+Only the image rules apply (Re-ViLM §3.3; there is no caption to leak): a hit that shows the query's own picture, by
+equal bytes as fetched or as stored, or by one perceptual hash and a cosine of at least 0.98, is removed and counted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from stages.filter import SAME_IMAGE_COSINE
+from stages.index import QueryEncoder, Retriever
+
+SPARE = 8  # candidates beyond those wanted, for what may have to be removed
+
+
+class Stored(Protocol):
+    """A picture as a crawl stores it (stages.download.stored_picture)."""
+
+    @property
+    def jpeg(self) -> bytes: ...
+    @property
+    def sha256(self) -> str:
+        """Of the bytes as fetched."""
+
+    @property
+    def stored_sha256(self) -> str: ...
+    @property
+    def phash(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """pair: a row of the corpus' metadata (PAIRS)."""
+
+    pair: dict[str, Any]
+    similarity: float  # cosine, −1…1
+
+    @property
+    def caption(self) -> str:
+        return str(self.pair["caption"])
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Nearest first; fewer than wanted where the probed lists hold no more."""
+
+    kept: tuple[Neighbor, ...]
+    removed: int  # hits that show the query's own picture, ranked before the last that is kept
+
+
+class LiveIndex:
+    """A finished index and the encoder of its vectors. Raises InputError where one of them cannot be opened."""
+
+    def __init__(self, root: str) -> None:
+        self.retriever = Retriever(root, direction="image")
+        self._encoder = QueryEncoder.of(self.retriever.database)
+
+    def neighbors(self, pictures: Sequence[Stored], vectors: Any, wanted: int) -> list[Neighbors]:
+        """vectors: of `embed`."""
+        return [self._of_one(picture, vector, wanted) for picture, vector in zip(pictures, vectors, strict=True)]
+
+    def embed(self, pictures: Sequence[Stored]) -> Any:
+        """(n, width) float32 of norm 1, as the corpus' own pictures are embedded."""
+        return self._encoder.stored([picture.jpeg for picture in pictures])
+
+    def _of_one(self, picture: Stored, vector: Any, wanted: int) -> Neighbors:
+        asked = wanted + SPARE
+        while True:
+            ids, similarity = self.retriever.search(vector[None], asked)
+            there = ids[0] >= 0
+            hits = [
+                Neighbor(pair, float(cosine))
+                for pair, cosine in zip(self.retriever.pairs(ids[0][there]), similarity[0][there], strict=True)
+            ]
+            others = [not _same_image(hit, picture) for hit in hits]
+            places = np.flatnonzero(others)[:wanted]
+            if len(places) == wanted or len(hits) < asked:
+                last = places[-1] + 1 if len(places) == wanted else len(hits)
+                return Neighbors(tuple(hits[place] for place in places), int(last - len(places)))
+            asked *= 2
+
+
+def _same_image(hit: Neighbor, picture: Stored) -> bool:
+    pair = hit.pair
+    equal = pair["sha256"] == picture.sha256 or pair["stored_sha256"] == picture.stored_sha256
+    return bool(equal or (pair["phash"] == picture.phash and hit.similarity >= SAME_IMAGE_COSINE))
