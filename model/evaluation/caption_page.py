@@ -9,8 +9,8 @@ from PIL import Image
 
 from model.evaluation.captioner import Caption
 from model.evaluation.live_index import LiveIndex, Neighbor
+from model.training.captions_page import POLICY
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 PICTURE, SMALL = 256, 128  # px, the longer side
 STYLE = """
 body { margin: 24px auto; max-width: 1120px; color: #22272e; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }

@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from pipeline.errors import InputError
+from pipeline.folders import files_below
 from stages.download import DownloadRecipe, bodies_of
 
 
@@ -37,8 +38,7 @@ def pictures(named: Sequence[str], fetch: DownloadRecipe) -> Iterator[Given]:
 def _files(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        below = (file for file in sorted(path.rglob("*")) if file.is_file())
-        return [file for file in below if not any(part.startswith(".") for part in file.relative_to(path).parts)]
+        return files_below(path)
     found = [path] if path.exists() else [Path(each) for each in sorted(glob.glob(name, recursive=True))]
     if not found:
         raise InputError(f"{name} is no file, folder, glob that matches, or url")

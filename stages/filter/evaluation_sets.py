@@ -22,6 +22,7 @@ import yaml
 
 from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import InputError, RecipeError
+from pipeline.folders import files_below
 from pipeline.recipe import Json
 from pipeline.schemas import EVALUATION_PICTURES
 from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
@@ -29,7 +30,7 @@ from pipeline.storage import open_store
 from pipeline.writer import ShardWriter, Task
 from stages.download import Download, DownloadRecipe, stored_picture
 from stages.embed import OWN, Embed, EmbedRecipe, open_towers, width_of
-from stages.filter.evaluation_source import EvaluationSet, files_in
+from stages.filter.evaluation_source import EvaluationSet
 from stages.filter.recipe import THIS_RUN, FilterRecipe
 
 Vectors = npt.NDArray[np.float32]
@@ -84,7 +85,7 @@ class EvaluationSets(Stage[Any]):
         """Raises RecipeError where nothing in it is a picture."""
         import torch
 
-        files, fit = files_in(chosen.path), towers.fitter()
+        files, fit = files_below(chosen.path), towers.fitter()
         rows: list[dict[str, Json]] = []
         vectors: list[Vectors] = []
         readable = self._stored(chosen, out)
@@ -98,7 +99,7 @@ class EvaluationSets(Stage[Any]):
 
     def _stored(self, chosen: EvaluationSet, out: ShardWriter) -> Iterator[tuple[dict[str, Json], bytes]]:
         """A row of EVALUATION_PICTURES and the JPEG of every file that is a picture."""
-        for file in files_in(chosen.path):
+        for file in files_below(chosen.path):
             name = str(file.relative_to(chosen.path))
             refuse = partial(out.reject, f"{chosen.name}/{name}")
             made = stored_picture(file.read_bytes(), self.download, refuse)

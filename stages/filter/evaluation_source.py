@@ -1,7 +1,6 @@
 """A set of pictures that a model is to be measured on, as the recipe names it: a folder of picture files, or a parquet
 of perceptual hashes and embeddings (`phash` uint64, `embedding` list of float, and `name`, if they have any)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.checksums import sha256_of_file, sha256_of_json
 from pipeline.errors import InputError
+from pipeline.folders import files_below
 from pipeline.parquet import read_table
 
 
@@ -28,7 +28,7 @@ class EvaluationSet:
         """Raises InputError where there is no such set, or nothing in it."""
         where = f"filter.evaluation_sets.{name}: {path}"
         if path.is_dir():
-            checksums = {str(file.relative_to(path)): sha256_of_file(file) for file in files_in(path)}
+            checksums = {str(file.relative_to(path)): sha256_of_file(file) for file in files_below(path)}
             if not checksums:
                 raise InputError(f"{where} holds no file")
             return cls(name, path, sha256_of_json(checksums), None)
@@ -44,12 +44,6 @@ class EvaluationSet:
         vectors = values / np.linalg.norm(values, axis=1, keepdims=True)
         names = rows["name"] if "name" in rows.column_names else pa.array([f"row {n}" for n in range(rows.num_rows)])
         return pa.table({"name": names, "phash": rows["phash"]}), vectors
-
-
-def files_in(folder: Path) -> Sequence[Path]:
-    """At any depth, by name; hidden ones are left out."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts))
 
 
 def _width(path: Path, where: str) -> int:

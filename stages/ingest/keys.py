@@ -19,6 +19,7 @@ from pipeline.commits import Whole
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Plan, Shard, Stage, shard_id
 from pipeline.writer import ShardWriter, Task
+from stages.ingest.checks import stripped
 from stages.ingest.count import Count
 from stages.ingest.lists import ListFile
 from stages.ingest.ranges import Lists, checked_rows, grouped, ranges_of, settings_of
@@ -95,4 +96,4 @@ def _place(file: ListFile, row: Raw) -> bytes:
         return f"{file.paths[0]}\n{row.offset}".encode()
     if row.path is not None:
         return f"{file.folder}/{row.path.decode()}".encode()
-    return (row.url or b"").strip(b" \t\r\n")
+    return stripped(row.url or b"").encode()

@@ -3,10 +3,10 @@
 from itertools import islice
 
 from stages.ingest.checks import fault_of, stripped
+from stages.ingest.count import Count
 from stages.ingest.presets import PRESETS
 from stages.ingest.recipe import IngestRecipe
 from stages.ingest.records import Fault, Raw
-from stages.ingest.sources import lists_of
 
 HEAD_ROWS = 2000  # of a list, of which its urls are taken evenly
 
@@ -16,7 +16,7 @@ def sample_urls(recipe: IngestRecipe, number: int) -> list[str]:
     pass, of which little is to be expected."""
     if number == 0:
         return []
-    lists = [(source, file) for source in recipe.lists for file in lists_of(source)]
+    lists = Count(recipe).lists
     chosen = lists[:: max(1, len(lists) // number)]
     found: list[str] = []
     for source, file in chosen:
