@@ -59,8 +59,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--allow", action="append", default=[], metavar="HOST:PORT", help="may be asked though private")
     asked = parser.parse_args(argv)
 
+    from model.evaluation.answerer import Decoding
     from model.evaluation.caption_page import caption_page
-    from model.evaluation.captioner import Captioner, Decoding
+    from model.evaluation.captioner import Captioner
     from model.evaluation.given import pictures
     from stages.download import DownloadRecipe
 

@@ -9,31 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 
-import torch
-
-from model.batch import collate
-from model.checkpoint import from_pretrained
+from model.evaluation.answerer import Answerer, Decoding
 from model.evaluation.given import Given
 from model.evaluation.live_index import LiveIndex, Neighbor, Neighbors, Stored
-from model.generate import generate
-from model.revilm import ReViLM
-from model.sequence import Chunk, SequenceBuilder
-from model.training.checkpoints import result_of
-from model.training.pictures import decode
-from pipeline.errors import InputError
+from model.evaluation.sight import Seen, Sight
+from model.sequence import Chunk
 from stages.download import DownloadRecipe, stored_picture
 
-CONFIG = "config.json"  # of a checkpoint, else it is the folder of a finished stage
 NOTHING = Neighbors((), 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decoding:
-    beams: int = 3
-    length_penalty: float = 0.0
-    max_new_tokens: int = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,54 +37,37 @@ class Caption:
 class Captioner:
     """index: None: the model is shown no neighbours."""
 
-    model: ReViLM
-    builder: SequenceBuilder
+    answerer: Answerer
     index: LiveIndex | None
     decoding: Decoding = Decoding()
-    device: str = "cpu"
 
     @classmethod
     def open(cls, checkpoint: str, index: str | None, decoding: Decoding) -> "Captioner":
-        """checkpoint: a folder of `from_pretrained`, or that of a finished stage (ROOT/pretrain). index: the root of a
-        run whose index is finished; of a model that reads no neighbours it is not opened.
+        """checkpoint: as Answerer opens it. index: the root of a run whose index is finished; of a model that reads no
+        neighbours it is not opened.
 
         Raises InputError where one of the two cannot be opened.
         """
-        with _model_folder(checkpoint) as folder:
-            try:
-                found = from_pretrained(folder)
-            except (ValueError, FileNotFoundError) as error:
-                raise InputError(f"{checkpoint} is no checkpoint that can be opened: {error}") from None
-        if found.model.config.vision is None:
-            raise InputError(f"{checkpoint} is a model without an image encoder, such as that of stage language")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        reads = found.model.config.retrieval.mode != "none"
-        return cls(
-            model=found.model.to(device).eval(),
-            builder=SequenceBuilder(found.model.config, found.tokenizer),
-            index=LiveIndex(index) if index and reads else None,
-            decoding=decoding,
-            device=device,
-        )
+        answerer = Answerer.open(checkpoint)
+        return cls(answerer, LiveIndex(index) if index and answerer.neighbors else None, decoding)
 
     def captions(self, pictures: Iterator[Given], batch_size: int = 16) -> Iterator[Caption]:
         """In order, one of every picture."""
         while batch := list(islice(pictures, batch_size)):
             yield from self._batch(batch)
 
-    @torch.inference_mode()
     def _batch(self, given: Sequence[Given]) -> list[Caption]:
         prepared = [_prepared(each) for each in given]
         stored = [each for each in prepared if not isinstance(each, str)]
         clock = _Clock(len(stored))
+        with clock.running("embed"):
+            seen = Sight(self.answerer, self.index).see([each.jpeg for each in stored])
         shown = [NOTHING] * len(stored)
         if self.index and stored:
-            with clock.running("embed"):
-                vectors = self.index.embed(stored)
             with clock.running("retrieve"):
-                shown = self.index.neighbors(stored, vectors, self.model.config.retrieval.neighbors)
+                shown = self.index.neighbors(stored, [each.key for each in seen], self.answerer.neighbors)
         with clock.running("generate"):
-            said = iter(self._generate([each.jpeg for each in stored], shown) if stored else [])
+            said = iter(self._say(seen, shown) if stored else [])
         neighbors = iter(shown)
         return [
             Caption(picture=each.name, error=made)
@@ -109,26 +76,12 @@ class Captioner:
             for each, made in zip(given, prepared, strict=True)
         ]
 
-    def _generate(self, jpegs: Sequence[bytes], shown: Sequence[Neighbors]) -> list[str]:
-        vision = self.model.config.vision
-        assert vision is not None, "checked when it was opened"
-        size = vision.encoder.image_size
-        rows = [
-            self.builder.segment(
-                [Chunk(image=decode(jpeg, size), neighbors=[each.caption for each in neighbors.kept], ends=False)]
-            )
-            for jpeg, neighbors in zip(jpegs, shown, strict=True)
+    def _say(self, seen: Sequence[Seen], shown: Sequence[Neighbors]) -> list[str]:
+        prompts = [
+            [Chunk(image=each.image, neighbors=[n.caption for n in neighbors.kept], ends=False)]
+            for each, neighbors in zip(seen, shown, strict=True)
         ]
-        room = self.model.config.language_model.positions - max(map(len, rows))
-        found = generate(
-            self.model,
-            collate([[row] for row in rows], self.model.config).to(self.device),
-            max_new_tokens=min(self.decoding.max_new_tokens, room),
-            beams=self.decoding.beams,
-            length_penalty=self.decoding.length_penalty,
-            vocabulary=self.builder.tokenizer.size,
-        )
-        return [self.builder.tokenizer.decode(each.tokens).strip() for each in found]
+        return self.answerer.say(prompts, self.decoding)
 
 
 def _prepared(given: Given) -> Stored | str:
@@ -156,13 +109,3 @@ class _Clock:
         started = time.perf_counter()
         yield
         self.seconds[what] = (time.perf_counter() - started) / max(self.pictures, 1)
-
-
-@contextmanager
-def _model_folder(checkpoint: str) -> Iterator[Path]:
-    if Path(checkpoint, CONFIG).is_file():
-        yield Path(checkpoint)
-        return
-    checkpoints, record = result_of(checkpoint.rstrip("/"))
-    with checkpoints.opened(record, "model/") as opened:
-        yield opened / "model"

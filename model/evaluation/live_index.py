@@ -1,7 +1,9 @@
 """Neighbours of pictures that are in no corpus, asked of an index while a model runs.
 
 Only the image rules apply (Re-ViLM §3.3; there is no caption to leak): a hit that shows the query's own picture, by
-equal bytes as fetched or as stored, or by one perceptual hash and a cosine of at least 0.98, is removed and counted.
+equal bytes as fetched or as stored, or by one perceptual hash and a cosine of at least 0.98, is removed and counted. In
+a prompt of several pictures the rules hold against all of them, as in a sample of five pairs; of the others an equal
+perceptual hash is enough, for a cosine with them is not at hand.
 """
 
 from collections.abc import Sequence
@@ -58,24 +60,31 @@ class LiveIndex:
         self.retriever = Retriever(root, direction="image")
         self._encoder = QueryEncoder.of(self.retriever.database)
 
-    def neighbors(self, pictures: Sequence[Stored], vectors: Any, wanted: int) -> list[Neighbors]:
-        """vectors: of `embed`."""
-        return [self._of_one(picture, vector, wanted) for picture, vector in zip(pictures, vectors, strict=True)]
+    def neighbors(
+        self,
+        pictures: Sequence[Stored],
+        keys: Sequence[Any],
+        wanted: int,
+        beside: Sequence[Sequence[Stored]] | None = None,
+    ) -> list[Neighbors]:
+        """keys: of `embed`. beside: of every picture, the others of its prompt."""
+        beside = beside or [()] * len(pictures)
+        return [self._of_one(*asked, wanted) for asked in zip(pictures, keys, beside, strict=True)]
 
-    def embed(self, pictures: Sequence[Stored]) -> Any:
+    def embed(self, jpegs: Sequence[bytes]) -> Any:
         """(n, width) float32 of norm 1, as the corpus' own pictures are embedded."""
-        return self._encoder.stored([picture.jpeg for picture in pictures])
+        return self._encoder.stored(jpegs)
 
-    def _of_one(self, picture: Stored, vector: Any, wanted: int) -> Neighbors:
+    def _of_one(self, picture: Stored, key: Any, beside: Sequence[Stored], wanted: int) -> Neighbors:
         asked = wanted + SPARE
         while True:
-            ids, similarity = self.retriever.search(vector[None], asked)
+            ids, similarity = self.retriever.search(key[None], asked)
             there = ids[0] >= 0
             hits = [
                 Neighbor(pair, float(cosine))
                 for pair, cosine in zip(self.retriever.pairs(ids[0][there]), similarity[0][there], strict=True)
             ]
-            others = [not _same_image(hit, picture) for hit in hits]
+            others = [not (_same_image(hit, picture) or any(_may_be(hit, each) for each in beside)) for hit in hits]
             places = np.flatnonzero(others)[:wanted]
             if len(places) == wanted or len(hits) < asked:
                 last = places[-1] + 1 if len(places) == wanted else len(hits)
@@ -84,6 +93,13 @@ class LiveIndex:
 
 
 def _same_image(hit: Neighbor, picture: Stored) -> bool:
+    return _same_bytes(hit, picture) or (hit.pair["phash"] == picture.phash and hit.similarity >= SAME_IMAGE_COSINE)
+
+
+def _may_be(hit: Neighbor, picture: Stored) -> bool:
+    return _same_bytes(hit, picture) or bool(hit.pair["phash"] == picture.phash)
+
+
+def _same_bytes(hit: Neighbor, picture: Stored) -> bool:
     pair = hit.pair
-    equal = pair["sha256"] == picture.sha256 or pair["stored_sha256"] == picture.stored_sha256
-    return bool(equal or (pair["phash"] == picture.phash and hit.similarity >= SAME_IMAGE_COSINE))
+    return bool(pair["sha256"] == picture.sha256 or pair["stored_sha256"] == picture.stored_sha256)

@@ -1,0 +1,99 @@
+"""A checkpoint that answers prompts: by text of its own, or by how probable given answers are."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.batch import Batch, collate
+from model.checkpoint import from_pretrained
+from model.generate import generate
+from model.revilm import ReViLM
+from model.score import log_likelihood
+from model.sequence import Chunk, Segment, SequenceBuilder
+from model.training.checkpoints import result_of
+from pipeline.errors import InputError
+
+CONFIG = "config.json"  # of a checkpoint, else it is the folder of a finished stage
+
+Prompt = Sequence[Chunk]
+"""Examples, and last what is asked, which does not end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    beams: int = 3
+    length_penalty: float = 0.0
+    max_new_tokens: int = 20
+
+
+@dataclass(frozen=True)
+class Answerer:
+    model: ReViLM
+    builder: SequenceBuilder
+    device: str = "cpu"
+
+    @classmethod
+    def open(cls, checkpoint: str) -> "Answerer":
+        """checkpoint: a folder of `from_pretrained`, or that of a finished stage (ROOT/pretrain).
+
+        Raises InputError where it cannot be opened, or is of a model that sees no pictures.
+        """
+        with _model_folder(checkpoint) as folder:
+            try:
+                found = from_pretrained(folder)
+            except (ValueError, FileNotFoundError) as error:
+                raise InputError(f"{checkpoint} is no checkpoint that can be opened: {error}") from None
+        if found.model.config.vision is None:
+            raise InputError(f"{checkpoint} is a model without an image encoder, such as that of stage language")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(found.model.to(device).eval(), SequenceBuilder(found.model.config, found.tokenizer), device)
+
+    @property
+    def neighbors(self) -> int:
+        """k: as many the model reads of a picture."""
+        retrieval = self.model.config.retrieval
+        return 0 if retrieval.mode == "none" else retrieval.neighbors
+
+    def room(self, prompt: Prompt) -> int:
+        """Positions that are left behind it; negative where it is too long."""
+        return self.model.config.language_model.positions - len(self.builder.segment(prompt))
+
+    @torch.inference_mode()
+    def say(self, prompts: Sequence[Prompt], decoding: Decoding) -> list[str]:
+        """Raises ValueError as generate does."""
+        found = generate(
+            self.model,
+            self._batch([self.builder.segment(prompt) for prompt in prompts]),
+            max_new_tokens=decoding.max_new_tokens,
+            beams=decoding.beams,
+            length_penalty=decoding.length_penalty,
+            vocabulary=self.builder.tokenizer.size,
+        )
+        return [self.builder.tokenizer.decode(each.tokens).strip() for each in found]
+
+    @torch.inference_mode()
+    def log_likelihood(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[Tensor]:
+        """answers: of every prompt, any number → Σ log p of the tokens of each and of its end, float32 on the CPU.
+
+        Raises ValueError as model.score.log_likelihood does."""
+        end = self.model.config.end_of_chunk_id
+        encoded = [[[*self.builder.tokenizer.encode(answer), end] for answer in each] for each in answers]
+        batch = self._batch([self.builder.segment(prompt) for prompt in prompts])
+        return [found.cpu() for found in log_likelihood(self.model, batch, encoded)]
+
+    def _batch(self, segments: Sequence[Segment]) -> Batch:
+        return collate([[each] for each in segments], self.model.config).to(self.device)
+
+
+@contextmanager
+def _model_folder(checkpoint: str) -> Iterator[Path]:
+    if Path(checkpoint, CONFIG).is_file():
+        yield Path(checkpoint)
+        return
+    checkpoints, record = result_of(checkpoint.rstrip("/"))
+    with checkpoints.opened(record, "model/") as opened:
+        yield opened / "model"
