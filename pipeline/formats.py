@@ -31,6 +31,9 @@ WHERE = {
     "support_histograms": "interleave_report/data/histograms_{shard}-{attempt}.parquet",
     "support_uses": "interleave_report/data/uses_{shard}-{attempt}.parquet",
     "hubs": "interleave_report/data/hubs_{shard}-{attempt}.parquet",
+    "matches": "evaluation_matches/data/matches_{shard}-{attempt}.parquet",
+    "answers": "evaluation_answers/data/answers_{shard}-{attempt}.parquet",
+    "scores": "evaluation_scores/data/scores_{shard}-{attempt}.parquet",
     "rejects": "every stage: rejects/{shard}-{attempt}.parquet",
     "stats": "every stage: stats.parquet, one row a shard",
 }

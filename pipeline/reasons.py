@@ -65,6 +65,8 @@ class Reason(StrEnum):
     CAPTION_BOILERPLATE = "caption_boilerplate"
     # interleave
     STARVED = "starved"  # fewer pairs in the band of its image than a sample needs
+    # captioning and evaluation
+    PROMPT_TOO_LONG = "prompt_too_long"  # no room for an answer behind it
     # any stage: a shard that failed for good, under `accept_failed: true`
     SHARD_FAILED = "shard_failed"
 

@@ -347,6 +347,67 @@ STATS = pa.schema(
     ]
 )
 
+ANSWER_NEIGHBOR = pa.struct(
+    [
+        pa.field("pair_id", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),  # cosine, −1…1
+        pa.field("caption", pa.string(), nullable=False),
+    ]
+)
+
+MATCHES = pa.schema(
+    [
+        # one row a picture of an evaluation set and a pair that shows it
+        pa.field("pair_id", pa.string(), nullable=False),  # of the set: the picture's first row
+        pa.field("corpus", pa.string(), nullable=False),  # the root that holds the pair
+        pa.field("matched", pa.string(), nullable=False),  # the pair
+        pa.field("rule", pa.string(), nullable=False),  # image_id, sha256 or phash
+        pa.field("cosine", pa.float32()),  # of rule phash; null: the two corpora's embeddings do not compare
+    ]
+)
+
+ANSWERS = pa.schema(
+    [
+        # one row a question and a number of new tokens; a shard is a block of questions asked in one way
+        pa.field("model", pa.string(), nullable=False),  # as the recipe calls it
+        pa.field("database", pa.string(), nullable=False),  # likewise
+        pa.field("shots", pa.int32(), nullable=False),  # examples with pictures that were asked for
+        pa.field("examples", pa.string(), nullable=False),  # none, text alone, rices, random or paper (leaks)
+        pa.field("k", pa.int32(), nullable=False),  # neighbours that were asked for, of every picture
+        pa.field("new_tokens", pa.int32(), nullable=False),  # at most; 0: the answer is a choice
+        pa.field("question", pa.string(), nullable=False),  # of captions the picture's first pair_id
+        pa.field("image_id", pa.string()),
+        pa.field("domain", pa.string()),
+        pa.field("asked", pa.string(), nullable=False),  # what stands behind the picture
+        pa.field("references", pa.list_(pa.string()), nullable=False),  # true answers
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("shown", pa.int32(), nullable=False),  # examples that had room in front, those with text alone too
+        pa.field("row_id", pa.int64(), nullable=False),  # of the picture, in the set's corpus
+        pa.field("neighbors", pa.list_(ANSWER_NEIGHBOR), nullable=False),  # of the picture, nearest first
+        pa.field("removed", pa.int32(), nullable=False),  # hits of its search that show a picture of the prompt
+        pa.field("clip_score", pa.float32()),  # cosine of picture and answer, by the set's own encoder
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        # one row a figure
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("database", pa.string(), nullable=False),
+        pa.field("shots", pa.int32(), nullable=False),
+        pa.field("examples", pa.string(), nullable=False),
+        pa.field("k", pa.int32(), nullable=False),
+        pa.field("new_tokens", pa.int32(), nullable=False),
+        pa.field("domain", pa.string(), nullable=False),  # empty: all
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64()),  # null: not computed, and `note` says why
+        pa.field("low", pa.float64()),  # 95 % interval, by bootstrap over the pictures; null: none
+        pa.field("high", pa.float64()),
+        pa.field("questions", pa.int64(), nullable=False),
+        pa.field("note", pa.string(), nullable=False),  # why it is no score of the whole set, if it is none
+    ]
+)
+
 EVERY_SCHEMA = {
     "urls": URLS,
     "downloaded": DOWNLOADED,
@@ -370,6 +431,9 @@ EVERY_SCHEMA = {
     "support_histograms": SUPPORT_HISTOGRAMS,
     "support_uses": SUPPORT_USES,
     "hubs": HUBS,
+    "matches": MATCHES,
+    "answers": ANSWERS,
+    "scores": SCORES,
     "rejects": REJECTS,
     "stats": STATS,
 }

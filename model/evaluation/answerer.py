@@ -42,7 +42,7 @@ class Answerer:
 
         Raises InputError where it cannot be opened, or is of a model that sees no pictures.
         """
-        with _model_folder(checkpoint) as folder:
+        with model_folder(checkpoint) as folder:
             try:
                 found = from_pretrained(folder)
             except (ValueError, FileNotFoundError) as error:
@@ -90,7 +90,8 @@ class Answerer:
 
 
 @contextmanager
-def _model_folder(checkpoint: str) -> Iterator[Path]:
+def model_folder(checkpoint: str) -> Iterator[Path]:
+    """Where its files lie: those of a finished stage as local ones. Raises InputError as result_of does."""
     if Path(checkpoint, CONFIG).is_file():
         yield Path(checkpoint)
         return

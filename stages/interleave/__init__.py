@@ -15,6 +15,7 @@ from typing import Any
 from pipeline.stage import Stage
 from stages.interleave.corpora import Corpora, InterleaveKeys, check
 from stages.interleave.fewshot import Fewshot, FewshotKeys, check_splits
+from stages.interleave.fewshot_reader import FewshotReader
 from stages.interleave.gate import InterleaveGate
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.neighbors import InterleaveNeighbors, stored_neighbors
@@ -24,7 +25,7 @@ from stages.interleave.recipe import FewshotRecipe, InterleaveRecipe
 from stages.interleave.report import InterleaveReport
 from stages.interleave.samples import Interleaved
 
-__all__ = ["FewshotRecipe", "InterleaveRecipe", "SampleReader", "fewshot_stages", "interleave_stages"]
+__all__ = ["FewshotReader", "FewshotRecipe", "InterleaveRecipe", "SampleReader", "fewshot_stages", "interleave_stages"]
 
 
 def interleave_stages(recipe: InterleaveRecipe, roots: Sequence[str]) -> list[Stage[Any]]:

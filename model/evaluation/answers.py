@@ -1,0 +1,232 @@
+"""What models say of the pictures of an evaluation set, with one database and another.
+
+Reads   evaluation_matches; corpus: the set's, and that of examples of text alone; index_gate: every database's;
+        fewshot: the examples
+Writes  answers (ANSWERS), a shard a model, a database, k, a number of shots and a block of questions
+Rejects starved: a question with fewer examples than asked for; prompt_too_long: one that has no room even alone
+"""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from model.evaluation.contestants import NO_DATABASE, Cell, Contestant, cells
+from model.evaluation.evaluation_set import Question, caption_questions, read_domains
+from model.evaluation.examples import Examples, examples_of
+from model.evaluation.matches import EvaluationMatches, read_matches
+from model.evaluation.recipe import EvaluationRecipe
+from pipeline.commits import Whole
+from pipeline.reasons import Reason
+from pipeline.recipe import Json
+from pipeline.schemas import ANSWERS
+from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, shard_id
+from pipeline.storage import absolute_root
+from pipeline.writer import ShardWriter, Task
+from stages.filter import Corpus, CorpusReader
+
+if TYPE_CHECKING:  # what is imported here would make the help of a job wait for torch
+    from model.evaluation.answerer import Answerer
+    from model.evaluation.examiner import Asked, Prompted
+    from model.evaluation.live_index import LiveIndex, Neighbor
+
+INDEX, FEWSHOT = "index_gate", "fewshot"
+NOT_OF_BYTES = {"questions_per_shard", "device", "cpus", "workers", "trained_on", "meteor", "spice"}
+PLACES = {"pictures", "examples", "text_examples", "domains"}  # what lies there is an input, or read into the plan
+
+
+@dataclass
+class Opened:
+    """What a process keeps between shards: one model and one database at a time."""
+
+    recipe: EvaluationRecipe
+    models: Mapping[str, Contestant]
+    databases: Mapping[str, str | None]
+    corpus: CorpusReader
+    questions: Sequence[Question]
+    matches: Mapping[str, Set[str]]
+    _answerer: "tuple[str, Answerer] | None" = None
+    _index: "tuple[str, LiveIndex | None] | None" = None
+    _examples: dict[int, Examples] = field(default_factory=dict)
+
+    def answerer(self, model: str) -> "Answerer":
+        from model.evaluation.answerer import Answerer
+
+        if self._answerer is None or self._answerer[0] != model:
+            self._answerer = None  # so that two are never in memory
+            self._answerer = model, Answerer.open(self.models[model].checkpoint)
+        return self._answerer[1]
+
+    def index(self, database: str) -> "LiveIndex | None":
+        from model.evaluation.live_index import LiveIndex
+
+        if self._index is None or self._index[0] != database:
+            self._index = None
+            root = None if database == NO_DATABASE else self.databases[database]
+            self._index = database, LiveIndex(root) if root else None
+        return self._index[1]
+
+    def told(self, row: Mapping[str, Any]) -> tuple[str, str]:
+        return self.recipe.prompt, row["caption"]
+
+    def examples(self, shots: int) -> Examples:
+        if shots not in self._examples:
+            self._examples[shots] = examples_of(self.recipe, shots, self.told)
+        return self._examples[shots]
+
+    @cached_property
+    def captions_encoder(self) -> Any:
+        """Of the set's own embeddings."""
+        from stages.index import Database, QueryEncoder
+
+        return QueryEncoder.of(Database.open(self.recipe.pictures))
+
+    def clip_scores(self, questions: Sequence[Question], answers: Sequence[str]) -> list[float | None]:
+        """Cosines of the set's own embeddings of the pictures and of the answers; None of an empty one."""
+        texts = self.captions_encoder.texts(answers)
+        pictures = self._pictures[[question.row_id for question in questions]].astype("float32")
+        return [
+            float(cosine) if answer else None for cosine, answer in zip((texts * pictures).sum(1), answers, strict=True)
+        ]
+
+    @cached_property
+    def _pictures(self) -> Any:
+        import numpy as np
+
+        return np.concatenate([shard.img_emb for shard in self.corpus.shards()])
+
+
+@dataclass(frozen=True)
+class EvaluationAnswers(Stage[Opened]):
+    """models: by name; databases: by name, the root of an index or None."""
+
+    recipe: EvaluationRecipe
+    models: Mapping[str, Contestant]
+    databases: Mapping[str, str | None]
+    name, version, stateful = "evaluation_answers", 1, True
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Raises RecipeError as contestants.cells does."""
+        return cells(self.models, self.databases, self.recipe.neighbors)
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        asked = {cell.database for cell in self.cells}
+        return [
+            Input(EvaluationMatches.name, Need.WHOLE),
+            Input(Corpus.name, Need.WHOLE, absolute_root(self.recipe.pictures), "pictures"),
+            *(
+                Input(INDEX, Need.WHOLE, absolute_root(root), f"database {name}")
+                for name, root in self.databases.items()
+                if root and name in asked
+            ),
+            *_optional(FEWSHOT, self.recipe.examples if self.recipe.shots[-1] else None, "examples"),
+            *_optional(Corpus.name, None if self.recipe.shots[0] else self.recipe.text_examples, "text examples"),
+        ]
+
+    @property
+    def resources(self) -> Resources:
+        recipe = self.recipe
+        gpus = 1 if recipe.device == "cuda" else 0
+        return Resources(cpus=recipe.cpus, gpus=gpus, memory_gib=4, threads=recipe.cpus, workers=recipe.workers)
+
+    def settings(self) -> Mapping[str, Json]:
+        told = self.recipe.model_dump(mode="json", exclude=NOT_OF_BYTES | PLACES)
+        domains = read_domains(self.recipe.domains) if self.recipe.domains else None
+        return told | {"models": {name: model.identity for name, model in self.models.items()}, "domains": domains}
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        questions, size = len(self._questions()), self.recipe.questions_per_shard
+        blocks = [
+            {"model": cell.model, "database": cell.database, "k": cell.k, "shots": shots}
+            | {"first": first, "end": min(first + size, questions)}
+            for cell in self.cells
+            for shots in self.recipe.shots
+            for first in range(0, questions, size)
+        ]
+        return Plan([Shard(shard_id(number), params) for number, params in enumerate(blocks)], {"questions": questions})
+
+    def open(self, task: Task) -> Opened:
+        corpus = CorpusReader(self.recipe.pictures)
+        matches: dict[str, set[str]] = {}
+        for match in read_matches(task.whole(EvaluationMatches.name)):
+            matches.setdefault(match.question, set()).add(match.pair_id)
+        return Opened(self.recipe, self.models, self.databases, corpus, self._questions(), matches)
+
+    def process(self, task: Task, out: ShardWriter, state: Opened) -> Counts:
+        some = state.questions[task.params["first"] : task.params["end"]]
+        size = self.recipe.batch_size
+        batches = [some[first : first + size] for first in range(0, len(some), size)]
+        rows = [row for batch in batches for row in self._answered(batch, task, out, state)]
+        out.table("answers", "answers_{stem}.parquet", pa.Table.from_pylist(rows, schema=ANSWERS))
+        return Counts(len(some), len({row["question"] for row in rows}))
+
+    def _answered(
+        self, batch: Sequence[Question], task: Task, out: ShardWriter, state: Opened
+    ) -> Iterator[Mapping[str, Any]]:
+        from model.evaluation.answerer import Decoding
+        from model.evaluation.examiner import Examiner
+
+        answerer, examples = state.answerer(task.params["model"]), state.examples(task.params["shots"])
+        examiner = Examiner(
+            answerer, state.index(task.params["database"]), state.corpus, task.params["k"], state.matches
+        )
+        asked = _with_examples(batch, examples, out)
+        prompted = _with_room(asked, examiner.prompts(asked, self.recipe.new_tokens[-1]), out)
+        prompts = [each.chunks for _, each in prompted]
+        decoding = Decoding(beams=self.recipe.beams, length_penalty=self.recipe.length_penalty)
+        for new_tokens in self.recipe.new_tokens if prompts else ():
+            answers = answerer.say(prompts, replace(decoding, max_new_tokens=new_tokens))
+            scores = state.clip_scores([question for question, _ in prompted], answers)
+            for (question, each), answer, clip_score in zip(prompted, answers, scores, strict=True):
+                yield {
+                    **{name: task.params[name] for name in ("model", "database", "k", "shots")},
+                    "examples": examples.selection,
+                    "new_tokens": new_tokens,
+                    "question": question.id,
+                    "image_id": question.image_id,
+                    "domain": question.domain,
+                    "asked": question.asked,
+                    "references": question.references,
+                    "answer": answer,
+                    "shown": each.shown,
+                    "row_id": question.row_id,
+                    "neighbors": [_told(neighbor) for neighbor in each.neighbors.kept],
+                    "removed": each.neighbors.removed,
+                    "clip_score": clip_score,
+                }
+
+    def _questions(self) -> list[Question]:
+        domains = read_domains(self.recipe.domains) if self.recipe.domains else None
+        return caption_questions(CorpusReader(self.recipe.pictures), self.recipe.prompt, domains)
+
+
+def _with_examples(questions: Sequence[Question], examples: Examples, out: ShardWriter) -> "list[Asked]":
+    from model.evaluation.examiner import Asked
+
+    found = [(question, examples.of(question)) for question in questions]
+    for question, some in found:
+        if some is None:
+            out.reject(question.id, Reason.STARVED, "fewer examples than shots")
+    return [Asked(question, some) for question, some in found if some is not None]
+
+
+def _with_room(
+    asked: "Sequence[Asked]", prompted: "Sequence[Prompted | None]", out: ShardWriter
+) -> "list[tuple[Question, Prompted]]":
+    for each, prompt in zip(asked, prompted, strict=True):
+        if prompt is None:
+            out.reject(each.question.id, Reason.PROMPT_TOO_LONG, "even without examples")
+    both = zip(asked, prompted, strict=True)
+    return [(each.question, prompt) for each, prompt in both if prompt is not None]
+
+
+def _told(neighbor: "Neighbor") -> Mapping[str, Any]:
+    return {"pair_id": neighbor.pair["pair_id"], "similarity": neighbor.similarity, "caption": neighbor.caption}
+
+
+def _optional(stage: str, root: str | None, label: str) -> list[Input]:
+    return [Input(stage, Need.WHOLE, absolute_root(root), label)] if root else []

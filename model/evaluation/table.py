@@ -1,0 +1,27 @@
+"""The scores of a finished evaluation, a line a cell."""
+
+import polars as pl
+
+from model.evaluation.scores import CELL, NEAREST, EvaluationScores
+from pipeline.commits import Whole
+
+SHOWN = ("cider_d", "bleu_4", "rouge_l", f"{NEAREST}cider_d", "copied", "clip_score", "in_trained_on", "in_database")
+COUNTS = {"in_trained_on", "in_database"}
+
+
+def scores_table(root: str) -> pl.DataFrame:
+    """A row a cell and domain; scores × 100, as papers print them. Raises InputError where they are not whole."""
+    scores = pl.DataFrame(Whole.open(root, EvaluationScores.name).tables("scores"))
+    times = pl.when(pl.col("metric").is_in(COUNTS)).then(1).otherwise(100)
+    shown = scores.filter(pl.col("metric").is_in(SHOWN)).with_columns((pl.col("value") * times).round(1))
+    wide = shown.pivot("metric", index=[*CELL, "domain", "questions"], values="value", maintain_order=True)
+    return wide.select(*CELL, "domain", "questions", *(name for name in SHOWN if name in wide.columns))
+
+
+def notes(root: str) -> list[str]:
+    """Why scores are not computed, or not of the whole set."""
+    scores = pl.DataFrame(Whole.open(root, EvaluationScores.name).tables("scores", ["metric", "value", "note"]))
+    noted = scores.filter(pl.col("note") != "")
+    lacking = noted.filter(pl.col("value").is_null()).select("metric", "note").unique(maintain_order=True)
+    partial = noted.filter(pl.col("value").is_not_null())["note"].unique(maintain_order=True)
+    return [*(f"{metric}: {note}" for metric, note in lacking.iter_rows()), *partial]
