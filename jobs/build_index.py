@@ -36,7 +36,7 @@ class BuildIndexRecipe(RunRecipe):
     download: DownloadRecipe = DownloadRecipe()
     embed: EmbedRecipe = EmbedRecipe()
     filter: FilterRecipe = FilterRecipe()
-    index: IndexRecipe = IndexRecipe()
+    index: IndexRecipe | None = IndexRecipe()  # null: the corpus is the end, such as of a set that is evaluated on
     plan: PlanRecipe | None = None  # for jobs/plan.py alone
 
     @model_validator(mode="after")
@@ -61,7 +61,8 @@ class BuildIndexRecipe(RunRecipe):
         stages: list[Stage[Any]] = [TrainEncoder(self.encoder)] if self.encoder else []
         if self.ingest:
             stages += [*ingest_stages(self.ingest), Download(self.download), Embed(self.embed)]
-        return [*stages, *filter_stages(self.filter, self.download, self.embed), *index_stages(self.index)]
+        stages += filter_stages(self.filter, self.download, self.embed)
+        return [*stages, *(index_stages(self.index) if self.index else [])]
 
 
 @reporting_errors
@@ -81,7 +82,8 @@ def main(argv: Sequence[str]) -> int:
         report = run.execute(executor)
     print(report)
     if report.exit_code == 0:
-        refuse_below_floor(Whole.open(recipe.root, "index_report"), recipe.index)
+        if recipe.index:
+            refuse_below_floor(Whole.open(recipe.root, "index_report"), recipe.index)
         say_what_was_made(recipe)
     return report.exit_code
 
@@ -105,7 +107,17 @@ def say_what_was_made(recipe: BuildIndexRecipe) -> None:
             f"Truth: the score separates mismatched captions with AUC {separation:.3f}; {met} of {expected} bad rows "
             "left for exactly the reason that they should.\n"
         )
-    retriever = Retriever(recipe.root, direction="text")
+    searched = search_examples(recipe.root) if recipe.index else ""
+    print(f"""
+Look next at
+  {write_report(recipe.root)}
+  python jobs/stats.py {recipe.root}{searched}
+""")
+
+
+def search_examples(root: str) -> str:
+    """Print what the index finds for some captions → the command that asks for the last of them."""
+    retriever = Retriever(root, direction="text")
     encoder = QueryEncoder.of(retriever.database)
     for example in range(min(EXAMPLES, retriever.database.size)):
         text = retriever.database.pair(example * retriever.database.size // EXAMPLES)["caption"]
@@ -113,12 +125,7 @@ def say_what_was_made(recipe: BuildIndexRecipe) -> None:
         print(f"search: {text}")
         for pair, cosine in zip(retriever.pairs(ids[ids >= 0]), similarity[0], strict=False):
             print(f"  {cosine:.3f}  {pair['caption']}  ({pair['pair_id']})")
-    print(f"""
-Look next at
-  {write_report(recipe.root)}
-  python jobs/stats.py {recipe.root}
-  python jobs/search.py {recipe.root} --text "{text}"
-""")
+    return f'\n  python jobs/search.py {root} --text "{text}"'
 
 
 if __name__ == "__main__":

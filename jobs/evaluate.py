@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     given = recipe_arguments(__doc__).parse_args(argv)
     show_progress()
     from model.evaluation.evaluate import evaluation_stages
-    from model.evaluation.table import notes, scores_table
+    from model.evaluation.table import notes, read_scores, scores_table
 
     recipe = load_recipe(EvaluateRecipe, given.recipe, given.overrides)
     stages = evaluation_stages(recipe.evaluation, recipe.models, recipe.databases)
@@ -37,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
     report = run.execute(executor_for(recipe.engine, recipe.cpus))
     print(report)
     if report.exit_code == 0:
-        show({"scores": scores_table(recipe.root)})
-        print("\n".join(notes(recipe.root)))
+        scores = read_scores(recipe.root)
+        show({"scores": scores_table(scores)})
+        print("\n".join(notes(scores)))
     return report.exit_code
 
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from jobs.build_index import BuildIndexRecipe
 from pipeline.errors import reporting_errors
 from pipeline.recipe import load_recipe, recipe_arguments
+from stages.index import IndexRecipe
 from stages.plan import Figure, Job, PlanRecipe, as_json, plan_of, room_for, tables, written
 
 MARKS = (
@@ -31,7 +32,7 @@ def job_of(recipe: BuildIndexRecipe) -> Job:
         download=recipe.download,
         embed=recipe.embed,
         filter=recipe.filter,
-        index=recipe.index,
+        index=recipe.index or IndexRecipe(),
         base=recipe.base,
         width=recipe.encoder.width if recipe.encoder else None,
     )

@@ -7,6 +7,7 @@ from model.evaluation.answers import EvaluationAnswers
 from model.evaluation.contestants import Contestant
 from model.evaluation.examples import examples_of
 from model.evaluation.matches import EvaluationMatches
+from model.evaluation.page import EvaluationPage
 from model.evaluation.recipe import EvaluationRecipe
 from model.evaluation.scores import EvaluationScores
 from pipeline.errors import InputError
@@ -31,7 +32,7 @@ def evaluation_stages(
         examples_of(recipe, shots, lambda row: ("", row["caption"]))
     looked_through = dict.fromkeys([*recipe.trained_on, *(root for some in corpora.values() for root in some)])
     matches = EvaluationMatches(recipe.pictures, tuple(looked_through))
-    return [matches, answers, EvaluationScores(recipe, answers, corpora)]
+    return [matches, answers, EvaluationScores(recipe, answers, corpora), EvaluationPage(recipe)]
 
 
 def _corpora(root: str, k: int) -> list[str]:

@@ -1,0 +1,112 @@
+"""Answers to some questions under every condition, as one HTML page that needs no script and no other file.
+
+Reads   evaluation_answers, evaluation_scores; corpus: the set's, for the pictures
+Writes  page
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from random import Random
+from typing import Any
+
+import polars as pl
+from PIL import Image
+
+from model.evaluation.answers import EvaluationAnswers
+from model.evaluation.recipe import EvaluationRecipe
+from model.evaluation.scores import CELL, EvaluationScores
+from model.evaluation.table import notes, scores_table
+from model.training.captions_page import POLICY, STYLE
+from pipeline.recipe import Json
+from pipeline.stage import Counts, Input, Need, Resources, Stage
+from pipeline.storage import absolute_root
+from pipeline.writer import ShardWriter, Task
+from stages.filter import Corpus, CorpusReader
+
+SHOWN = 24  # questions
+PICTURE = 192  # px, the longer side
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EvaluationPage(Stage[None]):
+    recipe: EvaluationRecipe
+    name, version = "evaluation_page", 1
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        return [
+            Input(EvaluationAnswers.name, Need.WHOLE),
+            Input(EvaluationScores.name, Need.WHOLE),
+            Input(Corpus.name, Need.WHOLE, absolute_root(self.recipe.pictures), "pictures"),
+        ]
+
+    @property
+    def resources(self) -> Resources:
+        return Resources(memory_gib=2)
+
+    def settings(self) -> Mapping[str, Json]:
+        return {"seed": self.recipe.seed}
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        answers = pl.DataFrame(task.whole(EvaluationAnswers.name).tables("answers"))
+        scores = pl.DataFrame(task.whole(EvaluationScores.name).tables("scores"))
+        questions = answers["question"].unique().sort().to_list()
+        drawn = sorted(Random(self.recipe.seed).sample(questions, min(SHOWN, len(questions))))
+        corpus = CorpusReader(self.recipe.pictures)
+        sections = [_section(answers.filter(question=question).sort(CELL).to_dicts(), corpus) for question in drawn]
+        title = f"{len(drawn)} of {len(questions):,} questions, drawn by chance"
+        page = "\n".join([*_head(title), _figures(scores), *(f"<p>{escape(n)}</p>" for n in notes(scores)), *sections])
+        out.file("page", "page_{stem}.html").write_text(f"{page}\n</body></html>\n", encoding="utf-8")
+        return Counts(len(questions), len(questions))
+
+
+def _head(title: str) -> Iterator[str]:
+    yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    yield f"<title>{title}</title><style>{STYLE}</style></head>\n<body><h1>Evaluation</h1>\n<p>{title}.</p>"
+
+
+def _figures(scores: pl.DataFrame) -> str:
+    table = scores_table(scores)
+    rows = [
+        "".join(f"<td>{escape('' if cell is None else str(cell))}</td>" for cell in row) for row in table.iter_rows()
+    ]
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+
+
+def _section(rows: Sequence[Row], corpus: CorpusReader) -> str:
+    """rows: of one question, by cell."""
+    first = rows[0]
+    picture = _image(corpus.picture(corpus.row(first["row_id"])))
+    references = "".join(f"<li>{escape(reference)}</li>" for reference in first["references"])
+    told = "".join(
+        f"<tr><td>{escape(row['model'])}<br><small>{_condition(row)}</small></td>"
+        f"<td>{escape(row['answer']) or '<small>nothing</small>'}</td><td>{_neighbors(row['neighbors'])}</td></tr>"
+        for row in rows
+    )
+    head = "<tr><th>model</th><th>answer</th><th>neighbours</th></tr>"
+    asked = f"<p>{escape(first['asked'])}</p>" if first["asked"] else ""
+    return f"<h2>{escape(first['question'])}</h2>{picture}{asked}<ol>{references}</ol><table>{head}{told}</table>"
+
+
+def _condition(row: Row) -> str:
+    database = f"{escape(row['database'])}, k {row['k']}" if row["k"] else "no database"
+    return f"{database}, {row['shots']} shots ({row['examples']}), {row['new_tokens']} tokens"
+
+
+def _neighbors(neighbors: Sequence[Row]) -> str:
+    return "<br>".join(f"{each['similarity']:.3f} {escape(each['caption'])}" for each in neighbors)
+
+
+def _image(jpeg: bytes) -> str:
+    with Image.open(io.BytesIO(jpeg)) as picture:
+        picture.thumbnail((PICTURE, PICTURE))
+        written = io.BytesIO()
+        picture.save(written, "JPEG", quality=85)
+    return f'<img src="data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}" alt="">'
