@@ -17,6 +17,7 @@ WHERE = {
     "evaluation_hits": "filter_judge/data/hits_{shard}-{attempt}.parquet, where there are evaluation sets",
     "pairs": "corpus/data/metadata/metadata_{shard}-{attempt}.parquet, row-aligned with img_emb/ and text_emb/",
     "recall": "index_report/data/report_{shard}-{attempt}.parquet",
+    "encoder_scores": "encoder_scores/data/scores_{shard}-{attempt}.parquet",
     "neighbor_keys": "neighbor_keys/data/keys_{shard}-{attempt}.arrow (Arrow IPC), in the order of the databases",
     "neighbors": "neighbors/data/neighbors_{corpus shard}_{shard}-{attempt}.parquet, aligned with that corpus shard",
     "fewshot_keys": "fewshot_keys/data/keys_{shard}-{attempt}.arrow (Arrow IPC), the train corpora's rows first",

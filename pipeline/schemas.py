@@ -125,6 +125,20 @@ RECALL = pa.schema(
     ]
 )
 
+ENCODER_SCORES = pa.schema(
+    [
+        pa.field("task", pa.string(), nullable=False),  # text_to_image, image_to_text, classification
+        pa.field("metric", pa.string(), nullable=False),  # recall, accuracy, mean_class_accuracy
+        pa.field("at", pa.int32(), nullable=False),  # the right one is among the first so many; a tie is a miss
+        pa.field("value", pa.float64()),  # share of the queries, 0…1; null: not computed
+        pa.field("low", pa.float64()),  # 95 % interval of value
+        pa.field("high", pa.float64()),
+        pa.field("queries", pa.int64(), nullable=False),
+        pa.field("candidates", pa.int64(), nullable=False),  # pictures, captions or classes that were ranked
+        pa.field("note", pa.string(), nullable=False),  # why it was not computed
+    ]
+)
+
 NEIGHBOR_KEYS = pa.schema(
     [
         # what the leakage rules compare: 64-bit hashes, equal where the values are (0: there is none)
@@ -417,6 +431,7 @@ EVERY_SCHEMA = {
     "evaluation_pictures": EVALUATION_PICTURES,
     "evaluation_hits": EVALUATION_HITS,
     "recall": RECALL,
+    "encoder_scores": ENCODER_SCORES,
     "neighbor_keys": NEIGHBOR_KEYS,
     "neighbors": NEIGHBORS,
     "band_sizes": BAND_SIZES,

@@ -1,7 +1,8 @@
 """Figures with an interval, by drawing samples anew."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,17 @@ def interval(sums: Floats, counts: Floats, *, seed: int) -> Figure:
     replacement (percentile bootstrap)."""
     (figure,) = interval_of(_ratio, np.stack([sums, counts], axis=1), seed=seed)
     return figure
+
+
+def clustered(
+    values: Floats, clusters: Sequence[Any] | npt.NDArray[Any], *, weights: Floats | None = None, seed: int
+) -> Figure:
+    """values (n), weights (n; None: all are equal), clusters (n): whose values are drawn together, as what is asked of
+    one picture is → the weighted mean, and the middle 95 % of the same over as many clusters drawn with replacement."""
+    _, cluster = np.unique(clusters, return_inverse=True)
+    weight = np.ones(len(values)) if weights is None else weights
+    sums: list[Floats] = [np.bincount(cluster, each).astype(np.float64) for each in (values * weight, weight)]
+    return interval(*sums, seed=seed)
 
 
 def interval_of(statistic: Callable[[Floats], Floats], columns: Floats, *, seed: int) -> list[Figure]:

@@ -15,12 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import pyarrow.compute as pc
-from pydantic import AfterValidator, Field
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
 
 from pipeline.checksums import sha256_of_file
-from pipeline.commits import Whole
+from pipeline.commits import StageFolder, Whole, resolve_folder
+from pipeline.errors import InputError
 from pipeline.recipe import Json, Section
 from pipeline.stage import Counts, Input, Need, Resources, Stage
+from pipeline.storage import open_store
 from pipeline.writer import ShardWriter, Task
 
 if TYPE_CHECKING:
@@ -126,6 +129,57 @@ def open_towers(recipe: EmbedRecipe, encoder: Whole | None) -> "Towers":
     (shard,) = encoder.shards
     trained = encoder.read(shard)
     return Towers.load_files(trained.path("config"), trained.path("weights"), recipe.precision, recipe.device)
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """The model that made a run's vectors, for whatever is to be compared with them. root: of the run that made them,
+    which may be the base of the one that was asked."""
+
+    root: str
+    recipe: EmbedRecipe
+
+    @classmethod
+    def of(cls, root: str, device: str = "auto") -> "Embedder":
+        """device: where it is to compute now.
+
+        Raises InputError where the recipe beside the vectors is missing, names a model that is not here, or another one
+        than they were made by: it may have been written over, and a file of weights too.
+        """
+        folder = resolve_folder(root, Embed.name)
+        try:
+            recipe = yaml.safe_load(open_store(folder.root).read("recipe.yaml"))
+            embed = EmbedRecipe.model_validate(recipe.get("embed", {}) | {"device": device})
+        except FileNotFoundError:
+            raise InputError(
+                f"{folder.root}/recipe.yaml is missing, and it says which model made the vectors"
+            ) from None
+        except ValidationError as error:
+            raise InputError(f"{folder.root}/recipe.yaml names no model that is here: {error}") from None
+        _refuse_other_model(folder, embed)
+        return cls(folder.root, embed)
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """Of a stage that opens the model."""
+        return [Input(OWN, Need.WHOLE, self.root)] if self.recipe.model == OWN else []
+
+    def open(self) -> "Towers":
+        """Raises InputError as open_towers does."""
+        return open_towers(self.recipe, Whole.open(self.root, OWN) if self.recipe.model == OWN else None)
+
+
+def _refuse_other_model(folder: StageFolder, asked: EmbedRecipe) -> None:
+    plan = folder.plan()
+    if plan is None:
+        raise InputError(f"{folder.root} holds no vectors that a model made: its stage {Embed.name} was never run")
+    made, said = plan.parts["settings"], Embed(asked).settings()
+    for name in {**made, **said}:
+        if made.get(name) != said.get(name):
+            raise InputError(
+                f"{folder.root}/recipe.yaml says that {name} of embed is {said.get(name)!r}, but the vectors there "
+                f"were made by {made.get(name)!r}, and others cannot be compared with them. Restore it"
+            )
 
 
 def width_of(recipe: EmbedRecipe) -> int | None:

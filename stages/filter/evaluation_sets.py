@@ -20,8 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import yaml
 
-from pipeline.commits import Whole, resolve_folder
-from pipeline.errors import InputError, RecipeError
+from pipeline.commits import Whole
+from pipeline.errors import RecipeError
 from pipeline.folders import files_below
 from pipeline.recipe import Json
 from pipeline.schemas import EVALUATION_PICTURES
@@ -29,7 +29,7 @@ from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, s
 from pipeline.storage import open_store
 from pipeline.writer import ShardWriter, Task
 from stages.download import Download, DownloadRecipe, stored_picture
-from stages.embed import OWN, Embed, EmbedRecipe, open_towers, width_of
+from stages.embed import OWN, Embed, Embedder, EmbedRecipe, open_towers, width_of
 from stages.filter.evaluation_source import EvaluationSet
 from stages.filter.recipe import THIS_RUN, FilterRecipe
 
@@ -133,19 +133,9 @@ def refuse_other_width(chosen: EvaluationSet, width: int) -> None:
 
 def _like(root: str, sets: Sequence[EvaluationSet], device: str) -> EvaluationSets:
     """As the run made its pairs. Raises InputError where its recipe does not say so."""
-    folder = resolve_folder(root, Embed.name)  # of the run that made the vectors
-    try:
-        recipe = yaml.safe_load(open_store(folder.root).read("recipe.yaml"))
-    except FileNotFoundError:
-        raise InputError(
-            f"{folder.root}/recipe.yaml is missing, and says how evaluation sets are to be embedded"
-        ) from None
-    embed = EmbedRecipe.model_validate(recipe.get("embed", {}) | {"device": device})
-    made, plan = Embed(embed).settings(), folder.plan()
-    if plan is None or plan.parts["settings"] != made:
-        raise InputError(f"{folder.root}/recipe.yaml does not name the model that embedded its pairs; restore it")
-    download = DownloadRecipe.model_validate(recipe.get("download", {}))
-    return EvaluationSets(sets, download, embed, folder.root)
+    made = Embedder.of(root, device)
+    recipe = yaml.safe_load(open_store(made.root).read("recipe.yaml"))
+    return EvaluationSets(sets, DownloadRecipe.model_validate(recipe.get("download", {})), made.recipe, made.root)
 
 
 def _stored_width(root: str) -> int:

@@ -8,13 +8,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import yaml
-from pydantic import ValidationError
 
-from pipeline.commits import StageFolder, Whole, resolve_folder
 from pipeline.errors import InputError
-from pipeline.storage import open_store
-from stages.embed import OWN, Embed, EmbedRecipe, open_towers
+from stages.embed import Embedder
 from stages.index.database import Database
 from stages.index.serving import Scores
 
@@ -33,18 +29,8 @@ class QueryEncoder:
         """
         import torch
 
-        folder = resolve_folder(database.readers[0].roots[0], Embed.name)  # of the run that made the vectors
-        root = folder.root
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        try:
-            recipe = yaml.safe_load(open_store(root).read("recipe.yaml"))
-            embed = EmbedRecipe.model_validate(recipe.get("embed", {}) | {"device": device})
-        except FileNotFoundError:
-            raise InputError(f"{root}/recipe.yaml is missing, and it says which model embeds queries") from None
-        except ValidationError as error:
-            raise InputError(f"{root}/recipe.yaml names no model that is here: {error}") from None
-        _refuse_other_model(folder, embed)
-        return cls(open_towers(embed, Whole.open(root, OWN) if embed.model == OWN else None))
+        return cls(Embedder.of(database.readers[0].roots[0], device).open())
 
     def texts(self, texts: Sequence[str]) -> Scores:
         """→ (Q, D) float32 of norm 1."""
@@ -79,15 +65,3 @@ class QueryEncoder:
                 return np.array(self.towers.fitter()(ImageOps.exif_transpose(picture)))
         except (OSError, Image.DecompressionBombError) as error:
             raise InputError(f"{path} is not a picture that can be read: {error}") from None
-
-
-def _refuse_other_model(embedded: StageFolder, embed: EmbedRecipe) -> None:
-    """A recipe may have been written over, and a file of weights too."""
-    plan, asked = embedded.plan(), Embed(embed).settings()
-    made = plan.parts["settings"] if plan else asked
-    for name in ("model", "weights"):
-        if made.get(name) != asked.get(name):
-            raise InputError(
-                f"{embedded.root}/recipe.yaml says that {name} of embed is {asked.get(name)!r}, but the vectors there "
-                f"were made by {made.get(name)!r}, and queries by another cannot be compared with them. Restore it"
-            )

@@ -205,7 +205,7 @@ def test_the_pairs_of_other_runs_are_compared_by_their_model(drawn: Drawn, clean
     again = decontaminated(tmp_path / "again", (), recipe)
     assert rejects_of(again, "filter_judge") == rejects_of(clean, "filter_judge")
     Path(clean, "recipe.yaml").write_text("embed: {model: encoder, batch_size: 9}")
-    with pytest.raises(InputError, match="does not name the model"):
+    with pytest.raises(InputError, match="says that batch_size of embed is 9"):
         filter_stages(recipe)
 
 
