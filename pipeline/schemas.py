@@ -389,7 +389,8 @@ ANSWERS = pa.schema(
         pa.field("examples", pa.string(), nullable=False),  # none, text alone, rices, random or paper (leaks)
         pa.field("k", pa.int32(), nullable=False),  # neighbours that were asked for, of every picture
         pa.field("new_tokens", pa.int32(), nullable=False),  # at most; 0: the answer is a choice
-        pa.field("question", pa.string(), nullable=False),  # of captions the picture's first pair_id
+        pa.field("question", pa.string(), nullable=False),  # of captions the pair_id
+        pa.field("pair_id", pa.string(), nullable=False),  # of the picture's first row
         pa.field("image_id", pa.string()),
         pa.field("domain", pa.string()),
         pa.field("asked", pa.string(), nullable=False),  # what stands behind the picture

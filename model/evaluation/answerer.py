@@ -75,6 +75,10 @@ class Answerer:
         )
         return [self.builder.tokenizer.decode(each.tokens).strip() for each in found]
 
+    def tokens(self, answer: str) -> int:
+        """With the end."""
+        return len(self.builder.tokenizer.encode(answer)) + 1
+
     @torch.inference_mode()
     def log_likelihood(self, prompts: Sequence[Prompt], answers: Sequence[Sequence[str]]) -> list[Tensor]:
         """answers: of every prompt, any number → Σ log p of the tokens of each and of its end, float32 on the CPU.

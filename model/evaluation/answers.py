@@ -7,17 +7,20 @@ Rejects starved: a question with fewer examples than asked for; prompt_too_long:
 """
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from model.evaluation.contestants import NO_DATABASE, Cell, Contestant, cells
-from model.evaluation.evaluation_set import Question, caption_questions, read_domains
+from model.evaluation.evaluation_set import Question
 from model.evaluation.examples import Examples, examples_of
 from model.evaluation.matches import EvaluationMatches, read_matches
 from model.evaluation.recipe import EvaluationRecipe
+from model.evaluation.tasks import task_of
+from pipeline.checksums import sha256_of_file
 from pipeline.commits import Whole
 from pipeline.reasons import Reason
 from pipeline.recipe import Json
@@ -29,12 +32,13 @@ from stages.filter import Corpus, CorpusReader
 
 if TYPE_CHECKING:  # what is imported here would make the help of a job wait for torch
     from model.evaluation.answerer import Answerer
-    from model.evaluation.examiner import Asked, Prompted
-    from model.evaluation.live_index import LiveIndex, Neighbor
+    from model.evaluation.examiner import Asked
+    from model.evaluation.live_index import LiveIndex
+    from model.evaluation.replies import Reply
 
 INDEX, FEWSHOT = "index_gate", "fewshot"
 NOT_OF_BYTES = {"questions_per_shard", "device", "cpus", "workers", "trained_on", "meteor", "spice"}
-PLACES = {"pictures", "examples", "text_examples", "domains"}  # what lies there is an input, or read into the plan
+PLACES = {"pictures", "examples", "text_examples", "domains", "vqa"}  # what lies there is an input, or told by content
 
 
 @dataclass
@@ -68,12 +72,9 @@ class Opened:
             self._index = database, LiveIndex(root) if root else None
         return self._index[1]
 
-    def told(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        return self.recipe.prompt, row["caption"]
-
     def examples(self, shots: int) -> Examples:
         if shots not in self._examples:
-            self._examples[shots] = examples_of(self.recipe, shots, self.told)
+            self._examples[shots] = examples_of(self.recipe, shots, task_of(self.recipe).told)
         return self._examples[shots]
 
     @cached_property
@@ -83,13 +84,14 @@ class Opened:
 
         return QueryEncoder.of(Database.open(self.recipe.pictures))
 
-    def clip_scores(self, questions: Sequence[Question], answers: Sequence[str]) -> list[float | None]:
-        """Cosines of the set's own embeddings of the pictures and of the answers; None of an empty one."""
-        texts = self.captions_encoder.texts(answers)
-        pictures = self._pictures[[question.row_id for question in questions]].astype("float32")
-        return [
-            float(cosine) if answer else None for cosine, answer in zip((texts * pictures).sum(1), answers, strict=True)
-        ]
+    def clip_scores(self, given: "Sequence[Reply]") -> list[float | None]:
+        """Of captions, cosines of the set's own embeddings of the picture and of the answer; None of an empty one."""
+        if not given or self.recipe.vqa or self.recipe.choices:
+            return [None] * len(given)
+        texts = self.captions_encoder.texts([reply.answer for reply in given])
+        pictures = self._pictures[[reply.question.row_id for reply in given]].astype("float32")
+        cosines = (texts * pictures).sum(1)
+        return [float(cosine) if reply.answer else None for cosine, reply in zip(cosines, given, strict=True)]
 
     @cached_property
     def _pictures(self) -> Any:
@@ -135,8 +137,16 @@ class EvaluationAnswers(Stage[Opened]):
 
     def settings(self) -> Mapping[str, Json]:
         told = self.recipe.model_dump(mode="json", exclude=NOT_OF_BYTES | PLACES)
-        domains = read_domains(self.recipe.domains) if self.recipe.domains else None
-        return told | {"models": {name: model.identity for name, model in self.models.items()}, "domains": domains}
+        models = {name: model.identity for name, model in self.models.items()}
+        files = {name: sha256_of_file(path) for name, path in self._files.items()}
+        template = self.recipe.vqa.template if self.recipe.vqa else None
+        return told | {"models": models, "files": files, "template": template}
+
+    @property
+    def _files(self) -> dict[str, Path]:
+        vqa = vars(self.recipe.vqa) if self.recipe.vqa else {}
+        named = {"domains": self.recipe.domains} | vqa
+        return {name: path for name, path in named.items() if isinstance(path, Path)}
 
     def plan(self, whole: Mapping[str, Whole]) -> Plan:
         questions, size = len(self._questions()), self.recipe.questions_per_shard
@@ -153,7 +163,7 @@ class EvaluationAnswers(Stage[Opened]):
         corpus = CorpusReader(self.recipe.pictures)
         matches: dict[str, set[str]] = {}
         for match in read_matches(task.whole(EvaluationMatches.name)):
-            matches.setdefault(match.question, set()).add(match.pair_id)
+            matches.setdefault(match.picture, set()).add(match.pair_id)
         return Opened(self.recipe, self.models, self.databases, corpus, self._questions(), matches)
 
     def process(self, task: Task, out: ShardWriter, state: Opened) -> Counts:
@@ -167,41 +177,22 @@ class EvaluationAnswers(Stage[Opened]):
     def _answered(
         self, batch: Sequence[Question], task: Task, out: ShardWriter, state: Opened
     ) -> Iterator[Mapping[str, Any]]:
-        from model.evaluation.answerer import Decoding
         from model.evaluation.examiner import Examiner
+        from model.evaluation.replies import replies
 
         answerer, examples = state.answerer(task.params["model"]), state.examples(task.params["shots"])
-        examiner = Examiner(
-            answerer, state.index(task.params["database"]), state.corpus, task.params["k"], state.matches
-        )
+        index = state.index(task.params["database"])
+        examiner = Examiner(answerer, index, state.corpus, task.params["k"], state.matches)
         asked = _with_examples(batch, examples, out)
-        prompted = _with_room(asked, examiner.prompts(asked, self.recipe.new_tokens[-1]), out)
-        prompts = [each.chunks for _, each in prompted]
-        decoding = Decoding(beams=self.recipe.beams, length_penalty=self.recipe.length_penalty)
-        for new_tokens in self.recipe.new_tokens if prompts else ():
-            answers = answerer.say(prompts, replace(decoding, max_new_tokens=new_tokens))
-            scores = state.clip_scores([question for question, _ in prompted], answers)
-            for (question, each), answer, clip_score in zip(prompted, answers, scores, strict=True):
-                yield {
-                    **{name: task.params[name] for name in ("model", "database", "k", "shots")},
-                    "examples": examples.selection,
-                    "new_tokens": new_tokens,
-                    "question": question.id,
-                    "image_id": question.image_id,
-                    "domain": question.domain,
-                    "asked": question.asked,
-                    "references": question.references,
-                    "answer": answer,
-                    "shown": each.shown,
-                    "row_id": question.row_id,
-                    "neighbors": [_told(neighbor) for neighbor in each.neighbors.kept],
-                    "removed": each.neighbors.removed,
-                    "clip_score": clip_score,
-                }
+        given = list(replies(examiner, asked, self.recipe))
+        for question in _without(asked, given):
+            out.reject(question, Reason.PROMPT_TOO_LONG, "even without examples")
+        cell = {name: task.params[name] for name in ("model", "database", "k", "shots")}
+        for reply, clip_score in zip(given, state.clip_scores(given), strict=True):
+            yield {**cell, **_told(reply), "examples": examples.selection, "clip_score": clip_score}
 
     def _questions(self) -> list[Question]:
-        domains = read_domains(self.recipe.domains) if self.recipe.domains else None
-        return caption_questions(CorpusReader(self.recipe.pictures), self.recipe.prompt, domains)
+        return task_of(self.recipe).questions(CorpusReader(self.recipe.pictures))
 
 
 def _with_examples(questions: Sequence[Question], examples: Examples, out: ShardWriter) -> "list[Asked]":
@@ -214,18 +205,32 @@ def _with_examples(questions: Sequence[Question], examples: Examples, out: Shard
     return [Asked(question, some) for question, some in found if some is not None]
 
 
-def _with_room(
-    asked: "Sequence[Asked]", prompted: "Sequence[Prompted | None]", out: ShardWriter
-) -> "list[tuple[Question, Prompted]]":
-    for each, prompt in zip(asked, prompted, strict=True):
-        if prompt is None:
-            out.reject(each.question.id, Reason.PROMPT_TOO_LONG, "even without examples")
-    both = zip(asked, prompted, strict=True)
-    return [(each.question, prompt) for each, prompt in both if prompt is not None]
+def _without(asked: "Sequence[Asked]", given: "Sequence[Reply]") -> list[str]:
+    """Questions that have no reply."""
+    replied = {reply.question.id for reply in given}
+    return [each.question.id for each in asked if each.question.id not in replied]
 
 
-def _told(neighbor: "Neighbor") -> Mapping[str, Any]:
-    return {"pair_id": neighbor.pair["pair_id"], "similarity": neighbor.similarity, "caption": neighbor.caption}
+def _told(reply: "Reply") -> Mapping[str, Any]:
+    """Columns of ANSWERS."""
+    question, neighbors = reply.question, reply.prompted.neighbors
+    return {
+        "new_tokens": reply.new_tokens,
+        "question": question.id,
+        "pair_id": question.pair_id,
+        "image_id": question.image_id,
+        "domain": question.domain,
+        "asked": question.asked,
+        "references": question.references,
+        "answer": reply.answer,
+        "shown": reply.prompted.shown,
+        "row_id": question.row_id,
+        "neighbors": [
+            {"pair_id": each.pair["pair_id"], "similarity": each.similarity, "caption": each.caption}
+            for each in neighbors.kept
+        ],
+        "removed": neighbors.removed,
+    }
 
 
 def _optional(stage: str, root: str | None, label: str) -> list[Input]:

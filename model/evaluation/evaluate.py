@@ -10,8 +10,10 @@ from model.evaluation.matches import EvaluationMatches
 from model.evaluation.page import EvaluationPage
 from model.evaluation.recipe import EvaluationRecipe
 from model.evaluation.scores import EvaluationScores
+from model.evaluation.tasks import task_of
 from pipeline.errors import InputError
 from pipeline.stage import Stage
+from stages.filter import CorpusReader
 from stages.index import Database
 
 
@@ -28,8 +30,9 @@ def evaluation_stages(
     answers = EvaluationAnswers(recipe, contestants, databases)
     asked = {cell.database: cell.k for cell in answers.cells}
     corpora = {name: _corpora(root, asked[name]) for name, root in databases.items() if root and name in asked}
+    task_of(recipe).questions(CorpusReader(recipe.pictures))
     for shots in recipe.shots:
-        examples_of(recipe, shots, lambda row: ("", row["caption"]))
+        examples_of(recipe, shots, task_of(recipe).told)
     looked_through = dict.fromkeys([*recipe.trained_on, *(root for some in corpora.values() for root in some)])
     matches = EvaluationMatches(recipe.pictures, tuple(looked_through))
     return [matches, answers, EvaluationScores(recipe, answers, corpora), EvaluationPage(recipe)]

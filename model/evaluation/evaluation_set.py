@@ -17,12 +17,14 @@ COLUMNS = ("row_id", "pair_id", "source", "image_id", "stored_sha256", "caption"
 
 @dataclass(frozen=True)
 class Question:
-    id: str  # of captions the pair_id of the picture's first row
+    id: str  # of captions the pair_id below
+    pair_id: str  # of the picture's first row
     row_id: int  # of the picture, in the set's corpus
     image_id: str | None
     domain: str | None
     asked: str  # what stands behind the picture
     references: tuple[str, ...]  # true answers
+    choices: tuple[str, ...] = ()  # answers that are given, of a closed-ended task
 
 
 def caption_questions(
@@ -42,6 +44,7 @@ def caption_questions(
     return [
         Question(
             id=some[0]["pair_id"],
+            pair_id=some[0]["pair_id"],
             row_id=int(some[0]["row_id"]),
             image_id=some[0]["image_id"],
             domain=None if domains is None else domains[some[0]["image_id"]],
@@ -70,8 +73,13 @@ def _check_domains(image_ids: Sequence[str | None], domains: Mapping[str, str]) 
     if lacking:
         raise InputError(
             f"evaluation.domains tells nothing of {len(lacking):,} of {len(image_ids):,} pictures, such as image_id "
-            f"{', '.join(map(str, lacking[:TOLD]))}: name the file that the pictures' list was made of"
+            f"{some_of(lacking)}: name the file that the pictures' list was made of"
         )
+
+
+def some_of(names: Sequence[object]) -> str:
+    more = ", …" if len(names) > TOLD else ""
+    return f"{', '.join(map(str, names[:TOLD]))}{more}"
 
 
 def what_is_missing(root: str) -> str:

@@ -51,7 +51,7 @@ class Prompted:
 @dataclass(frozen=True)
 class Examiner:
     """corpus: of the set. index: None: no picture has neighbours. matches: pair ids that are known to show a question's
-    picture, by its id."""
+    picture, by that picture's first pair id."""
 
     answerer: Answerer
     index: LiveIndex | None
@@ -81,7 +81,7 @@ class Examiner:
     def _prompted(
         self, asked: Asked, pictures: "Mapping[Place, tuple[StoredRow, Seen]]", new_tokens: int
     ) -> Prompted | None:
-        matches = self.matches.get(asked.question.id, frozenset())
+        matches = self.matches.get(asked.question.pair_id, frozenset())
         neighbors = dict(zip(pictures, self._neighbors(list(pictures.values()), matches), strict=True))
         chunks = [self._example(each, pictures, neighbors) for each in asked.examples]
         own = self.corpus.identity, asked.question.row_id

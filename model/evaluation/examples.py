@@ -76,7 +76,7 @@ class FewShot:
         return "rices" if self.reader.selection == "rices" else "random"
 
     def of(self, question: Question) -> Sequence[Example] | None:
-        supports = self._supports.get(question.id)
+        supports = self._supports.get(question.pair_id)
         if supports is None or len(supports) < self.shots:
             return None
         corpora = [self.reader.corpora[support["corpus"]] for support in supports]

@@ -68,7 +68,7 @@ class EvaluationMatches(Stage[None]):
 
 @dataclass(frozen=True)
 class Shown:
-    """Pictures of a set by what tells them; of each the pair_id of its question."""
+    """Pictures of a set, each told by the pair_id of its first row, by what tells them apart."""
 
     image_id: dict[Any, set[str]] = field(default_factory=lambda: defaultdict(set))
     sha256: dict[Any, set[str]] = field(default_factory=lambda: defaultdict(set))
@@ -77,14 +77,14 @@ class Shown:
     @classmethod
     def of(cls, corpus: CorpusReader) -> "Shown":
         shown = cls()
-        questions = iter(sorted(caption_questions(corpus), key=lambda question: question.row_id))
-        wanted = next(questions, None)
+        asked = iter(sorted(caption_questions(corpus), key=lambda question: question.row_id))
+        wanted = next(asked, None)
         for shard in corpus.shards():
             rows = shard.committed.table("metadata", COLUMNS).to_pylist()
             while wanted and wanted.row_id < shard.first_row_id + len(rows):
                 place = wanted.row_id - shard.first_row_id
                 shown._add(wanted.id, rows[place], shard.img_emb[place])
-                wanted = next(questions, None)
+                wanted = next(asked, None)
         return shown
 
     def _add(self, question: str, row: Mapping[str, Any], vector: npt.NDArray[np.float16]) -> None:
@@ -121,7 +121,7 @@ def _cosine(one: npt.NDArray[np.float16], other: npt.NDArray[np.float16]) -> flo
 
 @dataclass(frozen=True)
 class Match:
-    question: str
+    picture: str  # the pair_id of its first row
     corpus: str
     pair_id: str
 

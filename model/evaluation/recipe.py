@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from model.evaluation.choices import ChoicesRecipe
 from pipeline.recipe import Section
 from pipeline.run import LocalPath, Root
 from stages.neighbors import Device
@@ -19,16 +20,37 @@ Numbers = Annotated[tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_asc
 Positive = Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_ascending)]
 
 
+def _with_a_question(template: str) -> str:
+    if template.count("{question}") != 1:
+        raise ValueError("should have one {question}")
+    return template
+
+
+class VqaRecipe(Section):
+    """Files in VQAv2's form, about pictures whose image_id they name."""
+
+    questions: LocalPath
+    annotations: LocalPath
+    example_questions: LocalPath | None = None  # of the train split, where examples are shown
+    example_annotations: LocalPath | None = None
+    template: Annotated[str, AfterValidator(_with_a_question)] = "Question: {question} Answer:"
+
+
 class EvaluationRecipe(Section):
-    """A captioning set: a finished run of its pictures, one pair a caption, filtered by nothing."""
+    """pictures: a finished run of a captioning set, one pair a caption, filtered by nothing. A picture is asked for its
+    caption; with vqa, what the questions there ask; with choices, which of some given answers is true: of the classes,
+    the captions being their names, or with vqa of a question's multiple_choices."""
 
     pictures: Root
     domains: LocalPath | None = None  # a JSON in COCO's form whose images have a `domain` (NoCaps)
+    vqa: VqaRecipe | None = None
+    choices: ChoicesRecipe | None = None
+    classes: tuple[str, ...] | None = None  # of choices without vqa; None: those of the set
     shots: Numbers = (0,)  # examples with pictures in front of the question
     examples: Root | None = None  # of jobs/make_fewshot.py, for these pictures
     text_examples: Root | None = None  # a run of the train split: without shots, two captions stand in front
     neighbors: Numbers | None = None  # of every picture; None: as many as the model reads
-    prompt: str = ""  # between a picture and its caption, such as "Output:"
+    prompt: str = ""  # between a picture and its caption or class, such as "Output:"
     beams: int = Field(3, ge=1)
     length_penalty: float = Field(0.0, ge=0)
     new_tokens: Positive = (10, 20)  # at most; each is an answer of its own
@@ -48,4 +70,7 @@ class EvaluationRecipe(Section):
             raise ValueError(
                 f"shots asks for {self.shots[-1]} examples; name the root of jobs/make_fewshot.py in examples"
             )
+        shown = self.shots[-1] or self.text_examples is not None
+        if shown and self.vqa and not (self.vqa.example_questions and self.vqa.example_annotations):
+            raise ValueError("examples are shown: name vqa.example_questions and vqa.example_annotations")
         return self

@@ -1,11 +1,7 @@
-"""How good the answers are, figure by figure, beside what a captioner has to beat.
+"""How good the answers are, figure by figure.
 
 Reads   evaluation_answers, evaluation_matches; corpus: the set's, to know what it lacks
 Writes  scores (SCORES) and settings: whatever the figures depend on
-Of captions: BLEU, ROUGE-L and CIDEr-D, METEOR and SPICE where their jars are given; copied, the share of a caption's
-        words that are its longest run in common with a neighbour; equals_neighbor, the share of captions that are a
-        neighbour's; clip_score, cosine of picture and caption; nearest/…, the same metrics of the nearest neighbour's
-        caption in the answer's place (an empty one where a picture has none)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,23 +13,19 @@ import numpy as np
 import pyarrow as pa
 
 from model.evaluation.answers import EvaluationAnswers
-from model.evaluation.bootstrap import Figure, interval
-from model.evaluation.caption_scores import caption_scores
+from model.evaluation.bootstrap import Figure
 from model.evaluation.evaluation_set import what_is_missing
-from model.evaluation.jar_metrics import Java, NotComputed, meteor, spice
+from model.evaluation.jar_metrics import NotComputed
 from model.evaluation.matches import EvaluationMatches, Match, read_matches
+from model.evaluation.measured import Row, measured
 from model.evaluation.recipe import EvaluationRecipe
-from model.training.captions import Captioned
+from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
 from pipeline.schemas import SCORES
 from pipeline.stage import Counts, Input, Need, Resources, Stage
 from pipeline.writer import ShardWriter, Task
 
 CELL = ("model", "database", "shots", "examples", "k", "new_tokens")
-NEAREST = "nearest/"
-
-Row = Mapping[str, Any]  # of ANSWERS
-Measured = Mapping[str, Figure | NotComputed]
 
 
 @dataclass(frozen=True)
@@ -58,6 +50,8 @@ class EvaluationScores(Stage[None]):
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         answered, seen = task.whole(EvaluationAnswers.name), _seen(read_matches(task.whole(EvaluationMatches.name)))
         rows = sorted(answered.tables("answers").to_pylist(), key=_cell)
+        if not rows:
+            raise ShardFailed(f"no question has an answer; {EvaluationAnswers.name}/rejects says why")
         figures = [row for cell, some in groupby(rows, _cell) for row in self._figures(cell, list(some), task, seen)]
         out.table("scores", "scores_{stem}.parquet", pa.Table.from_pylist(figures, schema=SCORES))
         out.json("settings", "settings_{stem}.json", dict(self.answers.settings()) | dict(self.settings()))
@@ -70,11 +64,11 @@ class EvaluationScores(Stage[None]):
         partial = self._partial(len(rows), int(task.whole(EvaluationAnswers.name).plan().resolved["questions"]))
         looked_through = {"trained_on": self.recipe.trained_on, "database": self.databases.get(told["database"], ())}
         for domain, some in {"": rows, **_by_domain(rows)}.items():
-            measured = dict(captions_measured(some, self.recipe))
+            figures = dict(measured(some, self.recipe))
             for name, corpora in looked_through.items():
                 if corpora:
-                    measured[f"in_{name}"] = _count(some, [seen.get(corpus, set()) for corpus in corpora])
-            for metric, figure in measured.items():
+                    figures[f"in_{name}"] = _count(some, [seen.get(corpus, set()) for corpus in corpora])
+            for metric, figure in figures.items():
                 yield told | {"domain": domain, "metric": metric, "questions": len(some)} | _values(figure, partial)
 
     def _partial(self, answered: int, questions: int) -> str:
@@ -86,26 +80,6 @@ class EvaluationScores(Stage[None]):
         return "; ".join(filter(None, [what_is_missing(self.recipe.pictures), left]))
 
 
-def captions_measured(rows: Sequence[Row], recipe: EvaluationRecipe) -> Measured:
-    """rows: of one cell. By metric."""
-    references = {row["question"]: row["references"] for row in rows}
-    answers = {row["question"]: row["answer"] for row in rows}
-    found: dict[str, Figure | NotComputed] = dict(caption_scores(answers, references, seed=recipe.seed).figures)
-    for name, metric, jar in (("meteor", meteor, recipe.meteor), ("spice", spice, recipe.spice)):
-        value = metric(Java(jar), candidates=answers, references=references)
-        found[name] = value if isinstance(value, NotComputed) else Figure(value, np.nan, np.nan)
-    found["clip_score"] = _mean([row["clip_score"] for row in rows if row["clip_score"] is not None], recipe.seed)
-    if rows[0]["k"]:
-        copies = [_captioned(row) for row in rows]
-        found["copied"] = _mean([each.copied for each in copies], recipe.seed)
-        found["equals_neighbor"] = _mean([float(each.equals_neighbor) for each in copies], recipe.seed)
-        found["neighbors"] = _mean([float(len(row["neighbors"])) for row in rows], recipe.seed)
-        nearest = {row["question"]: row["neighbors"][0]["caption"] if row["neighbors"] else "" for row in rows}
-        baseline = caption_scores(nearest, references, seed=recipe.seed).figures
-        found |= {f"{NEAREST}{name}": figure for name, figure in baseline.items()}
-    return found
-
-
 def _values(figure: Figure | NotComputed, partial: str) -> dict[str, float | str | None]:
     if isinstance(figure, NotComputed):
         return {"value": None, "low": None, "high": None, "note": str(figure)}
@@ -115,26 +89,15 @@ def _values(figure: Figure | NotComputed, partial: str) -> dict[str, float | str
 
 def _count(rows: Sequence[Row], seen: Sequence[set[str]]) -> Figure:
     """Of pictures that stand in one of the corpora."""
-    return Figure(float(sum(any(row["question"] in each for each in seen) for row in rows)), np.nan, np.nan)
+    return Figure(float(sum(any(row["pair_id"] in each for each in seen) for row in rows)), np.nan, np.nan)
 
 
 def _seen(matches: Sequence[Match]) -> dict[str, set[str]]:
-    """Corpus → questions whose picture stands there."""
+    """Corpus → pictures that stand there."""
     seen: dict[str, set[str]] = {}
     for match in matches:
-        seen.setdefault(match.corpus, set()).add(match.question)
+        seen.setdefault(match.corpus, set()).add(match.picture)
     return seen
-
-
-def _captioned(row: Row) -> Captioned:
-    neighbors = tuple(neighbor["caption"] for neighbor in row["neighbors"])
-    return Captioned(id=row["question"], reference="", generated=row["answer"], neighbors=neighbors, loss=0.0)
-
-
-def _mean(values: Sequence[float], seed: int) -> Figure | NotComputed:
-    if not values:
-        return NotComputed("no answer has one")
-    return interval(np.array(values, np.float64), np.ones(len(values)), seed=seed)
 
 
 def _cell(row: Row) -> tuple[Any, ...]:

@@ -2,11 +2,12 @@
 
 import polars as pl
 
-from model.evaluation.scores import CELL, NEAREST, EvaluationScores
+from model.evaluation.measured import NEAREST
+from model.evaluation.scores import CELL, EvaluationScores
 from pipeline.commits import Whole
 
-SHOWN = ("cider_d", "bleu_4", "rouge_l", f"{NEAREST}cider_d", "copied", "clip_score", "in_trained_on", "in_database")
-COUNTS = {"in_trained_on", "in_database"}
+COUNTS = ("in_trained_on", "in_database")
+SHOWN = ("accuracy", "cider_d", "bleu_4", "rouge_l", f"{NEAREST}cider_d", "copied", "clip_score", *COUNTS)
 
 
 def read_scores(root: str) -> pl.DataFrame:

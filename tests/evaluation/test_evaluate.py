@@ -2,63 +2,20 @@
 its prompt, and a score is what the metrics say of the answers."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import polars as pl
 import pytest
-import yaml
 
-from jobs.evaluate import main
 from model.evaluation.answerer import Decoding
 from model.evaluation.caption_scores import caption_scores
 from model.evaluation.captioner import Captioner
 from model.evaluation.given import Given
-from pipeline.commits import Whole
 from stages.filter import CorpusReader
-from tests.evaluation.worlds import FIVE, checkpoint, examples, scenes, split, write_coco
+from tests.evaluation.worlds import FIVE, SHOWN_TOO, World, scenes, split, write_coco
 
-TEST, TRAIN = 7, 9
-MODES: tuple[Literal["cross", "none"], ...] = ("cross", "none")
-SHOWN_TOO = 3  # the test picture that stands in the database
-
-
-@dataclass(frozen=True)
-class World:
-    folder: Path
-    test: str
-    train: str  # with an index; holds one of the test pictures
-    examples: str
-    models: Mapping[str, str]
-
-    def evaluate(self, root: Path, **evaluation: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """→ answers and scores."""
-        code, root = self.run(root, evaluation=evaluation)
-        assert code == 0
-        read = (("evaluation_answers", "answers"), ("evaluation_scores", "scores"))
-        answers, scores = (pl.DataFrame(Whole.open(str(root), stage).tables(name)) for stage, name in read)
-        return answers, scores
-
-    def run(self, root: Path, evaluation: Mapping[str, Any], **said: Any) -> tuple[int, Path]:
-        recipe: dict[str, Any] = {"root": str(root), "engine": "local", "databases": {"train": self.train, "no": None}}
-        recipe |= {"models": dict(self.models), **said}
-        asked = {"pictures": self.test, "new_tokens": [3, 5], "batch_size": 4, "device": "cpu", **evaluation}
-        path = root.with_suffix(".yaml")
-        path.write_text(yaml.safe_dump(recipe | {"evaluation": asked}))
-        return main([str(path)]), root
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    folder = tmp_path_factory.mktemp("world")
-    asked = scenes(TEST, seed=1)
-    test = split(folder / "test", write_coco(folder / "test-list", asked, FIVE), "test")
-    shown = [*scenes(TRAIN, seed=2), asked[SHOWN_TOO]]
-    train = split(folder / "train", write_coco(folder / "train-list", shown, FIVE[:2]), "train", index=True)
-    models: dict[str, str] = {mode: checkpoint(folder / mode, mode) for mode in MODES}
-    return World(folder, test, train, examples(folder / "examples", train, test), models)
+TEST, TRAIN = World.test_pictures, World.train_pictures - 1
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,19 @@
 """Splits of a drawn captioning set as finished runs: from COCO's form on disk, by the stages that users run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
+
+import polars as pl
+import yaml
 
 from demo.scenes import PHRASINGS, Scene, caption, random_scene, render
+from jobs.evaluate import main
 from model.checkpoint import save_pretrained
+from pipeline.commits import Whole
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
 from pipeline.stage import Stage
@@ -21,6 +27,11 @@ from tests.model.small_models import small_config, small_model
 from tests.model.test_checkpoint import TOKENIZER
 from tests.stages.embed.pictures import TINY_RECIPE, Untrained
 from tests.stages.filter.test_duplicates import KEEP_ALL
+
+FIVE = PHRASINGS[:5]
+SHOWN_TOO = 3  # the test picture that stands in the train split
+Mode = Literal["none", "cross", "prefix"]
+MODES: tuple[Mode, ...] = ("cross", "none")
 
 
 def scenes(number: int, seed: int) -> list[Scene]:
@@ -65,10 +76,47 @@ def examples(root: Path, train: str, test: str, **settings: Any) -> str:
     return run(root, fewshot_stages(recipe, [train], test))
 
 
-def checkpoint(folder: Path, mode: Literal["none", "cross", "prefix"] = "cross") -> str:
+def checkpoint(folder: Path, mode: Mode = "cross") -> str:
     folder.mkdir()
     save_pretrained(folder, small_model(small_config("gpt2", mode, vocabulary=TOKENIZER.size)), TOKENIZER)
     return str(folder)
 
 
-FIVE = PHRASINGS[:5]
+@dataclass(frozen=True)
+class World:
+    """Two splits, their examples, and a model of each mode."""
+
+    folder: Path
+    test: str
+    train: str  # with an index; its last picture is one of the test split
+    classes: str  # the test pictures, a caption each
+    examples: str
+    models: Mapping[str, str]
+    test_pictures: ClassVar[int] = 7
+    train_pictures: ClassVar[int] = 10
+
+    @classmethod
+    def make(cls, folder: Path) -> "World":
+        asked = scenes(cls.test_pictures, seed=1)
+        test = split(folder / "test", write_coco(folder / "test-list", asked, FIVE), "test")
+        classes = split(folder / "classes", write_coco(folder / "classes-list", asked, FIVE[:1]), "classes")
+        shown = [*scenes(cls.train_pictures - 1, seed=2), asked[SHOWN_TOO]]
+        train = split(folder / "train", write_coco(folder / "train-list", shown, FIVE[:2]), "train", index=True)
+        models: dict[str, str] = {mode: checkpoint(folder / mode, mode) for mode in MODES}
+        return cls(folder, test, train, classes, examples(folder / "examples", train, test), models)
+
+    def evaluate(self, root: Path, **evaluation: Any) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """→ answers and scores."""
+        code, root = self.run(root, evaluation=evaluation)
+        assert code == 0
+        read = (("evaluation_answers", "answers"), ("evaluation_scores", "scores"))
+        answers, scores = (pl.DataFrame(Whole.open(str(root), stage).tables(name)) for stage, name in read)
+        return answers, scores
+
+    def run(self, root: Path, evaluation: Mapping[str, Any], **said: Any) -> tuple[int, Path]:
+        recipe: dict[str, Any] = {"root": str(root), "engine": "local", "databases": {"train": self.train, "no": None}}
+        recipe |= {"models": dict(self.models), **said}
+        asked = {"pictures": self.test, "new_tokens": [3, 5], "batch_size": 4, "device": "cpu", **evaluation}
+        path = root.with_suffix(".yaml")
+        path.write_text(yaml.safe_dump(recipe | {"evaluation": asked}))
+        return main([str(path)]), root
