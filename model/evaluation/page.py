@@ -28,6 +28,10 @@ from stages.filter import Corpus, CorpusReader
 
 SHOWN = 24  # questions
 PICTURE = 192  # px, the longer side
+LAYOUT = """
+td { overflow-wrap: normal; } .figures td, .figures th { text-align: right; white-space: nowrap; padding-right: 12px; }
+.asked { display: flex; gap: 24px; margin: 32px 0 12px; } .asked img { width: auto; }
+"""
 
 Row = Mapping[str, Any]
 
@@ -68,16 +72,15 @@ class EvaluationPage(Stage[None]):
 def _head(title: str) -> Iterator[str]:
     yield '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
     yield f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-    yield f"<title>{title}</title><style>{STYLE}</style></head>\n<body><h1>Evaluation</h1>\n<p>{title}.</p>"
+    yield f"<title>{title}</title><style>{STYLE}{LAYOUT}</style></head>\n<body><h1>Evaluation</h1>\n<p>{title}.</p>"
 
 
 def _figures(scores: pl.DataFrame) -> str:
-    table = scores_table(scores)
-    rows = [
-        "".join(f"<td>{escape('' if cell is None else str(cell))}</td>" for cell in row) for row in table.iter_rows()
-    ]
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+    table = scores_table(scores).select(pl.all().cast(pl.String).fill_null(""))
+    shown = [column for column in table if (column != "").any()]
+    head = "".join(f"<th>{escape(column.name.replace('_', ' '))}</th>" for column in shown)
+    rows = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in zip(*shown, strict=True)]
+    return f'<table class="figures"><tr>{head}</tr>{"".join(f"<tr>{row}</tr>" for row in rows)}</table>'
 
 
 def _section(rows: Sequence[Row], corpus: CorpusReader) -> str:
@@ -92,7 +95,8 @@ def _section(rows: Sequence[Row], corpus: CorpusReader) -> str:
     )
     head = "<tr><th>model</th><th>answer</th><th>neighbours</th></tr>"
     asked = f"<p>{escape(first['asked'])}</p>" if first["asked"] else ""
-    return f"<h2>{escape(first['question'])}</h2>{picture}{asked}<ol>{references}</ol><table>{head}{told}</table>"
+    about = f"<small>{escape(first['question'])}</small>{asked}<ol>{references}</ol>"
+    return f'<div class="asked">{picture}<div>{about}</div></div><table>{head}{told}</table>'
 
 
 def _condition(row: Row) -> str:
