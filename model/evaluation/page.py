@@ -30,7 +30,7 @@ SHOWN = 24  # questions
 PICTURE = 192  # px, the longer side
 LAYOUT = """
 td { overflow-wrap: normal; } .figures td, .figures th { text-align: right; white-space: nowrap; padding-right: 12px; }
-.asked { display: flex; gap: 24px; margin: 32px 0 12px; } .asked img { width: auto; }
+.asked { display: flex; gap: 24px; margin: 32px 0 12px; } .asked img { width: auto; align-self: flex-start; }
 """
 
 Row = Mapping[str, Any]

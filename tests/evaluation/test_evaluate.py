@@ -2,6 +2,10 @@
 its prompt, and a score is what the metrics say of the answers."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ from model.evaluation.answerer import Decoding
 from model.evaluation.caption_scores import caption_scores
 from model.evaluation.captioner import Captioner
 from model.evaluation.given import Given
+from pipeline.commits import Whole
 from stages.filter import CorpusReader
 from tests.evaluation.worlds import FIVE, SHOWN_TOO, World, scenes, split, write_coco
 
@@ -144,3 +149,28 @@ def test_what_does_not_go_together_is_refused_before_anything_starts(
     assert code == 2
     assert expected in capsys.readouterr().err
     assert not (root / "evaluation_answers").exists()
+
+
+STAGES = ("evaluation_matches", "evaluation_answers", "evaluation_scores", "evaluation_page")
+
+
+def identities(root: Path) -> dict[str, str]:
+    return {stage: Whole.open(str(root), stage).identity for stage in STAGES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["plan", "written", "committed", "manifest"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_killed_and_run_again_and_on_ray_the_bytes_are_the_same(
+    ray_cluster: None, world: World, tmp_path: Path, stage: str, step: str
+) -> None:
+    asked = {"shots": [0, 2], "examples": world.examples, "questions_per_shard": 3}
+    world.run(tmp_path / "quiet", asked)
+    command = [sys.executable, "jobs/evaluate.py", str(tmp_path / "quiet.yaml"), f"root={tmp_path / 'killed'}"]
+    killed = subprocess.run(
+        command, env=os.environ | {"REVILM_FAILPOINT": f"{stage}:{step}"}, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    code, killed_root = world.run(tmp_path / "killed", asked, engine="ray")
+    assert code == 0
+    assert identities(killed_root) == identities(tmp_path / "quiet")
