@@ -15,6 +15,7 @@ index      the index over 1 and 5 million vectors, beside FAISS and autofaiss (a
 interleave mining of five-pair samples beside plain products, FAISS and torch.mm (75 minutes)
 model      a step of pretraining by part, with retrieval and packed beside without; on a GPU its rate (9 minutes)
 decoding   beam search with and without the cache (6 minutes)
+captioning pictures to captions with a live index beside generation alone (8 minutes)
 flamingo   resampler and gated layers beside open_flamingo's (5 minutes)
 training   the trainer's loader, loop, checkpoints and workers, each beside a bound; on a GPU its MFU (6 minutes)
 metrics    caption metrics beside pycocoevalcap's (1 minute; REVILM_COCO_ENV: an environment that holds it)
@@ -26,6 +27,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
+from trials.benchmarks.captioning import captioning
 from trials.benchmarks.captions import captions
 from trials.benchmarks.crawl import crawl
 from trials.benchmarks.decoding import decoding
@@ -58,6 +60,7 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "interleave": interleave,
     "model": model,
     "decoding": decoding,
+    "captioning": captioning,
     "flamingo": flamingo,
     "training": training,
     "metrics": metrics,

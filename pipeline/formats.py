@@ -32,6 +32,8 @@ WHERE = {
     "support_histograms": "interleave_report/data/histograms_{shard}-{attempt}.parquet",
     "support_uses": "interleave_report/data/uses_{shard}-{attempt}.parquet",
     "hubs": "interleave_report/data/hubs_{shard}-{attempt}.parquet",
+    "pictures": "pictures/data/{shard}-{attempt}.parquet of a root of jobs/caption.py",
+    "captions": "captions/data/{shard}-{attempt}.parquet of a root of jobs/caption.py, or what its --out names",
     "matches": "evaluation_matches/data/matches_{shard}-{attempt}.parquet",
     "answers": "evaluation_answers/data/answers_{shard}-{attempt}.parquet",
     "scores": "evaluation_scores/data/scores_{shard}-{attempt}.parquet",

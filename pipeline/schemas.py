@@ -345,6 +345,41 @@ HUBS = pa.schema(
     ]
 )
 
+PICTURES = pa.schema(
+    [
+        # one row a picture that was named; a row group is a shard of captions
+        pa.field("name", pa.string(), nullable=False),  # path or url as given, or FILE#ROW of a parquet
+        pa.field("at", pa.string(), nullable=False),  # path or url
+        pa.field("row", pa.int64()),  # of a parquet of pictures that lies there; null: the file is the picture
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        pa.field("picture", pa.string(), nullable=False),  # as named
+        pa.field("caption", pa.string()),  # null: there is none
+        pa.field("error", pa.string()),  # why there is none; a run's are among its rejects
+        # what the model was shown, nearest first
+        pa.field(
+            "neighbors",
+            pa.list_(
+                pa.struct(
+                    [
+                        pa.field("row_id", pa.int64(), nullable=False),  # in the index
+                        pa.field("pair_id", pa.string(), nullable=False),
+                        pa.field("similarity", pa.float32(), nullable=False),  # cosine, −1…1
+                        pa.field("caption", pa.string(), nullable=False),
+                    ]
+                )
+            ),
+            nullable=False,
+        ),
+        pa.field("removed", pa.int32(), nullable=False),  # hits that show the picture itself
+        # its share of its batch's; null in a run, whose statistics have them
+        pa.field("seconds", pa.struct([pa.field(what, pa.float32()) for what in ("embed", "retrieve", "generate")])),
+    ]
+)
+
 STATS = pa.schema(
     [
         pa.field("shard", pa.string(), nullable=False),
@@ -447,6 +482,8 @@ EVERY_SCHEMA = {
     "support_histograms": SUPPORT_HISTOGRAMS,
     "support_uses": SUPPORT_USES,
     "hubs": HUBS,
+    "pictures": PICTURES,
+    "captions": CAPTIONS,
     "matches": MATCHES,
     "answers": ANSWERS,
     "scores": SCORES,

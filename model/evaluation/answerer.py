@@ -9,12 +9,15 @@ import torch
 from torch import Tensor
 
 from model.batch import Batch, collate
-from model.checkpoint import from_pretrained
+from model.checkpoint import configuration_of, from_pretrained
+from model.config import ReViLMConfig
 from model.generate import generate
 from model.revilm import ReViLM
 from model.score import log_likelihood
 from model.sequence import Chunk, Segment, SequenceBuilder
-from model.training.checkpoints import result_of
+from model.training.checkpoints import KEY_ENCODERS, result_of
+from model.training.key_encoders import Encoder
+from pipeline.checksums import sha256_of_file, sha256_of_json
 from pipeline.errors import InputError
 
 CONFIG = "config.json"  # of a checkpoint, else it is the folder of a finished stage
@@ -31,6 +34,29 @@ class Decoding:
 
 
 @dataclass(frozen=True)
+class About:
+    """What a checkpoint says of itself, without its weights. key_encoders: by whose vectors the neighbours that it was
+    trained with were found; none: it does not say."""
+
+    config: ReViLMConfig
+    key_encoders: frozenset[Encoder]
+
+    @classmethod
+    def of(cls, checkpoint: str) -> "About":
+        """Raises InputError where it cannot be opened, or is of a model that sees no pictures."""
+        with model_folder(checkpoint) as folder, _faults_told(checkpoint):
+            config = configuration_of(folder)
+        if config.vision is None:
+            raise InputError(f"{checkpoint} is a model without an image encoder, such as that of stage language")
+        return cls(config, _key_encoders(checkpoint))
+
+    @property
+    def neighbors(self) -> int:
+        """k: as many the model reads of a picture."""
+        return 0 if self.config.retrieval.mode == "none" else self.config.retrieval.neighbors
+
+
+@dataclass(frozen=True)
 class Answerer:
     model: ReViLM
     builder: SequenceBuilder
@@ -42,13 +68,9 @@ class Answerer:
 
         Raises InputError where it cannot be opened, or is of a model that sees no pictures.
         """
-        with model_folder(checkpoint) as folder:
-            try:
-                found = from_pretrained(folder)
-            except (ValueError, FileNotFoundError) as error:
-                raise InputError(f"{checkpoint} is no checkpoint that can be opened: {error}") from None
-        if found.model.config.vision is None:
-            raise InputError(f"{checkpoint} is a model without an image encoder, such as that of stage language")
+        About.of(checkpoint)  # refuses one without vision before its weights are read
+        with model_folder(checkpoint) as folder, _faults_told(checkpoint):
+            found = from_pretrained(folder)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(found.model.to(device).eval(), SequenceBuilder(found.model.config, found.tokenizer), device)
 
@@ -91,6 +113,27 @@ class Answerer:
 
     def _batch(self, segments: Sequence[Segment]) -> Batch:
         return collate([[each] for each in segments], self.model.config).to(self.device)
+
+
+def identity_of(checkpoint: str) -> str:
+    """sha256 over the files of its model: what it answers follows from them. Raises InputError as About.of does."""
+    with model_folder(checkpoint) as folder:
+        return sha256_of_json({path.name: sha256_of_file(path) for path in sorted(folder.iterdir()) if path.is_file()})
+
+
+def _key_encoders(checkpoint: str) -> frozenset[Encoder]:
+    if Path(checkpoint, CONFIG).is_file():
+        return frozenset()
+    checkpoints, record = result_of(checkpoint.rstrip("/"))
+    return frozenset((model, weights) for model, weights in checkpoints.state(record).get(KEY_ENCODERS, []))
+
+
+@contextmanager
+def _faults_told(checkpoint: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise InputError(f"{checkpoint} is no checkpoint that can be opened: {error}") from None
 
 
 @contextmanager

@@ -31,13 +31,12 @@ from pipeline.writer import ShardWriter, Task
 from stages.filter import Corpus, CorpusReader
 
 if TYPE_CHECKING:  # what is imported here would make the help of a job wait for torch
-    from model.evaluation.answerer import Answerer
     from model.evaluation.examiner import Asked
-    from model.evaluation.live_index import LiveIndex
     from model.evaluation.replies import Reply
+    from model.evaluation.sight import Sight
 
 INDEX, FEWSHOT = "index_gate", "fewshot"
-NOT_OF_BYTES = {"questions_per_shard", "device", "cpus", "workers", "trained_on", "meteor", "spice"}
+NOT_OF_BYTES = {"other_encoder", "questions_per_shard", "device", "cpus", "workers", "trained_on", "meteor", "spice"}
 PLACES = {"pictures", "examples", "text_examples", "domains", "vqa"}  # what lies there is an input, or told by content
 
 
@@ -51,26 +50,21 @@ class Opened:
     corpus: CorpusReader
     questions: Sequence[Question]
     matches: Mapping[str, Set[str]]
-    _answerer: "tuple[str, Answerer] | None" = None
-    _index: "tuple[str, LiveIndex | None] | None" = None
+    _sight: "tuple[str, str, Sight] | None" = None
     _examples: dict[int, Examples] = field(default_factory=dict)
 
-    def answerer(self, model: str) -> "Answerer":
+    def sight(self, model: str, database: str) -> "Sight":
         from model.evaluation.answerer import Answerer
-
-        if self._answerer is None or self._answerer[0] != model:
-            self._answerer = None  # so that two are never in memory
-            self._answerer = model, Answerer.open(self.models[model].checkpoint)
-        return self._answerer[1]
-
-    def index(self, database: str) -> "LiveIndex | None":
         from model.evaluation.live_index import LiveIndex
+        from model.evaluation.sight import Sight
 
-        if self._index is None or self._index[0] != database:
-            self._index = None
+        if self._sight is None or self._sight[:2] != (model, database):
+            answerer = self._sight[2].answerer if self._sight and self._sight[0] == model else None
+            self._sight = None  # so that two models, or two indexes, are never in memory
             root = None if database == NO_DATABASE else self.databases[database]
-            self._index = database, LiveIndex(root) if root else None
-        return self._index[1]
+            answerer = answerer or Answerer.open(self.models[model].checkpoint)
+            self._sight = model, database, Sight(answerer, LiveIndex(root) if root else None)
+        return self._sight[2]
 
     def examples(self, shots: int) -> Examples:
         if shots not in self._examples:
@@ -180,9 +174,11 @@ class EvaluationAnswers(Stage[Opened]):
         from model.evaluation.examiner import Examiner
         from model.evaluation.replies import replies
 
-        answerer, examples = state.answerer(task.params["model"]), state.examples(task.params["shots"])
-        index = state.index(task.params["database"])
-        examiner = Examiner(answerer, index, state.corpus, task.params["k"], state.matches)
+        sight, examples = (
+            state.sight(task.params["model"], task.params["database"]),
+            state.examples(task.params["shots"]),
+        )
+        examiner = Examiner(sight, state.corpus, task.params["k"], state.matches)
         asked = _with_examples(batch, examples, out)
         given = list(replies(examiner, asked, self.recipe))
         for question in _without(asked, given):

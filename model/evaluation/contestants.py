@@ -1,14 +1,9 @@
 """Which models are asked, with which databases: told before anything starts, without opening a weight."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from model.evaluation.answerer import model_folder
-from pipeline.checksums import sha256_of_file
-from pipeline.errors import InputError, RecipeError
-from stages.index import Database
+from pipeline.errors import RecipeError
 
 NO_DATABASE = "none"
 
@@ -18,23 +13,15 @@ class Contestant:
     """A checkpoint. k: as many neighbours it reads of a picture; 0: it reads none."""
 
     checkpoint: str
-    identity: str  # hash of its files
+    identity: str
     k: int
 
     @classmethod
     def of(cls, checkpoint: str) -> "Contestant":
-        """Raises InputError where there is none, or it is of a model that sees no pictures."""
-        from model.checkpoint import configuration_of
+        """Raises InputError as About.of does."""
+        from model.evaluation.answerer import About, identity_of
 
-        with model_folder(checkpoint) as folder:
-            try:
-                config = configuration_of(folder)
-            except (ValueError, FileNotFoundError) as error:
-                raise InputError(f"{checkpoint} is no checkpoint that can be opened: {error}") from None
-            identity = _files_digest(folder)
-        if config.vision is None:
-            raise InputError(f"{checkpoint} is a model without an image encoder, such as that of stage language")
-        return cls(checkpoint, identity, 0 if config.retrieval.mode == "none" else config.retrieval.neighbors)
+        return cls(checkpoint, identity_of(checkpoint), About.of(checkpoint).neighbors)
 
 
 @dataclass(frozen=True)
@@ -65,15 +52,3 @@ def cells(
                 alone = not k or root is None or not model.k
                 found[Cell(name, NO_DATABASE, 0) if alone else Cell(name, database, k)] = None
     return list(found)
-
-
-def size_of(database: str) -> int:
-    """Pairs that may be retrieved. Raises InputError where the index is not finished."""
-    return Database.of_index(database).size
-
-
-def _files_digest(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)} {sha256_of_file(path)}\n".encode())
-    return digest.hexdigest()

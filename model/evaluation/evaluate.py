@@ -1,10 +1,10 @@
 """The stages of an evaluation, for the models and databases that a recipe names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from model.evaluation.answers import EvaluationAnswers
-from model.evaluation.contestants import Contestant
+from model.evaluation.contestants import Cell, Contestant
 from model.evaluation.examples import examples_of
 from model.evaluation.matches import EvaluationMatches
 from model.evaluation.page import EvaluationPage
@@ -28,8 +28,8 @@ def evaluation_stages(
     """
     contestants = {name: Contestant.of(checkpoint) for name, checkpoint in models.items()}
     answers = EvaluationAnswers(recipe, contestants, databases)
-    asked = {cell.database: cell.k for cell in answers.cells}
-    corpora = {name: _corpora(root, asked[name]) for name, root in databases.items() if root and name in asked}
+    asked = {name: [cell for cell in answers.cells if cell.database == name] for name in databases}
+    corpora = {name: _corpora(root, contestants, asked[name], recipe) for name, root in databases.items() if root}
     task_of(recipe).questions(CorpusReader(recipe.pictures))
     for shots in recipe.shots:
         examples_of(recipe, shots, task_of(recipe).told)
@@ -38,12 +38,17 @@ def evaluation_stages(
     return [matches, answers, EvaluationScores(recipe, answers, corpora), EvaluationPage(recipe)]
 
 
-def _corpora(root: str, k: int) -> list[str]:
-    """That can be retrieved from."""
+def _corpora(root: str, models: Mapping[str, Contestant], cells: Sequence[Cell], recipe: EvaluationRecipe) -> list[str]:
+    """That can be retrieved from, where a cell asks for it."""
+    from model.evaluation.fitting import neighbors_shown
+
     database = Database.of_index(root)
-    if k > database.size:
-        raise InputError(
-            f"{root} holds {database.size:,} pairs, and {k} neighbours a picture are asked for: set "
-            "evaluation.neighbors to no more, or name another database"
-        )
-    return [part.found(database.root) for part in database.corpora]
+    assert database.index is not None, "opened by its index"
+    for cell in cells:
+        if cell.k > database.index.rows:
+            raise InputError(
+                f"{root} holds {database.index.rows:,} pairs, and evaluation.neighbors asks for {cell.k} a picture: "
+                "set it to no more, or name another database"
+            )
+        neighbors_shown(models[cell.model].checkpoint, root, cell.k, other_encoder=recipe.other_encoder)
+    return [part.found(database.root) for part in database.corpora] if cells else []

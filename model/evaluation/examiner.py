@@ -8,10 +8,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.evaluation.answerer import Answerer
 from model.evaluation.evaluation_set import Question
 from model.evaluation.examples import Example
-from model.evaluation.live_index import LiveIndex, Neighbors
+from model.evaluation.live_index import Neighbors
 from model.evaluation.sight import Seen, Sight
 from model.sequence import Chunk
 from stages.filter import CorpusReader
@@ -50,11 +49,10 @@ class Prompted:
 
 @dataclass(frozen=True)
 class Examiner:
-    """corpus: of the set. index: None: no picture has neighbours. matches: pair ids that are known to show a question's
-    picture, by that picture's first pair id."""
+    """corpus: of the set. Without an index in its sight no picture has neighbours. matches: pair ids that are known to
+    show a question's picture, by that picture's first pair id."""
 
-    answerer: Answerer
-    index: LiveIndex | None
+    sight: Sight
     corpus: CorpusReader
     k: int
     matches: Mapping[str, Set[str]] = field(default_factory=dict)
@@ -64,14 +62,11 @@ class Examiner:
         None: there is none even without them."""
         rows = [self._pictures(each) for each in asked]
         stored = {place: StoredRow.of(corpus, row) for some in rows for place, (corpus, row) in some.items()}
-        seen = dict(zip(stored, self._see(list(stored.values())), strict=True))
+        seen = dict(zip(stored, self.sight.see([each.jpeg for each in stored.values()]), strict=True))
         return [
             self._prompted(each, {place: (stored[place], seen[place]) for place in some}, new_tokens)
             for each, some in zip(asked, rows, strict=True)
         ]
-
-    def _see(self, stored: Sequence[StoredRow]) -> list[Seen]:
-        return Sight(self.answerer, self.index).see([each.jpeg for each in stored])
 
     def _pictures(self, asked: Asked) -> "dict[Place, tuple[CorpusReader, Mapping[str, Any]]]":
         examples = [(each.corpus, each.row) for each in asked.examples if each.corpus and each.row]
@@ -88,19 +83,19 @@ class Examiner:
         captions = [neighbor.caption for neighbor in neighbors[own].kept]
         chunks.append(Chunk(image=pictures[own][1].image, prompt=asked.question.asked, neighbors=captions, ends=False))
         shown = len(asked.examples)
-        while self.answerer.room(chunks) < new_tokens:
+        while self.sight.answerer.room(chunks) < new_tokens:
             if not shown:
                 return None
             chunks, shown = chunks[1:], shown - 1
         return Prompted(chunks, shown, neighbors[own])
 
     def _neighbors(self, pictures: Sequence[tuple[StoredRow, Seen]], matches: Set[str]) -> list[Neighbors]:
-        if self.index is None or self.k == 0:
+        if self.sight.index is None or self.k == 0:
             return [NOTHING] * len(pictures)
         stored = [each for each, _ in pictures]
         beside = [[other for other in stored if other is not each] for each in stored]
         wanted = self.k + len(matches)
-        found = self.index.neighbors(stored, [seen.key for _, seen in pictures], wanted, beside)
+        found = self.sight.index.neighbors(stored, [seen.key for _, seen in pictures], wanted, beside)
         return [_without(each, matches, self.k) for each in found]
 
     def _example(

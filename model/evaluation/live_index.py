@@ -6,11 +6,9 @@ a prompt of several pictures the rules hold against all of them, as in a sample 
 perceptual hash is enough, for a cosine with them is not at hand.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-import numpy as np
 
 from stages.filter import SAME_IMAGE_COSINE
 from stages.index import QueryEncoder, Retriever
@@ -50,7 +48,7 @@ class Neighbors:
     """Nearest first; fewer than wanted where the probed lists hold no more."""
 
     kept: tuple[Neighbor, ...]
-    removed: int  # hits that show the query's own picture, ranked before the last that is kept
+    removed: int  # hits that show a picture of the prompt, ranked before the last that is kept
 
 
 class LiveIndex:
@@ -59,6 +57,11 @@ class LiveIndex:
     def __init__(self, root: str) -> None:
         self.retriever = Retriever(root, direction="image")
         self._encoder = QueryEncoder.of(self.retriever.database)
+
+    @property
+    def towers(self) -> Any:
+        """The encoder, as stages.embed opens it."""
+        return self._encoder.towers
 
     def neighbors(
         self,
@@ -80,16 +83,27 @@ class LiveIndex:
         while True:
             ids, similarity = self.retriever.search(key[None], asked)
             there = ids[0] >= 0
-            hits = [
-                Neighbor(pair, float(cosine))
-                for pair, cosine in zip(self.retriever.pairs(ids[0][there]), similarity[0][there], strict=True)
-            ]
-            others = [not (_same_image(hit, picture) or any(_may_be(hit, each) for each in beside)) for hit in hits]
-            places = np.flatnonzero(others)[:wanted]
-            if len(places) == wanted or len(hits) < asked:
-                last = places[-1] + 1 if len(places) == wanted else len(hits)
-                return Neighbors(tuple(hits[place] for place in places), int(last - len(places)))
+            found = self._nearest(zip(ids[0][there], similarity[0][there], strict=True), picture, beside, wanted)
+            if len(found.kept) == wanted or int(there.sum()) < asked:
+                return found
             asked *= 2
+
+    def _nearest(
+        self, hits: Iterable[tuple[int, float]], picture: Stored, beside: Sequence[Stored], wanted: int
+    ) -> Neighbors:
+        """hits: ids and cosines, nearest first; no more of their rows are read than are needed."""
+        kept: list[Neighbor] = []
+        removed = 0
+        for row_id, cosine in hits:
+            if len(kept) == wanted:
+                break
+            (pair,) = self.retriever.pairs([row_id])
+            hit = Neighbor(pair, float(cosine))
+            if _same_image(hit, picture) or any(_may_be(hit, each) for each in beside):
+                removed += 1
+            else:
+                kept.append(hit)
+        return Neighbors(tuple(kept), removed)
 
 
 def _same_image(hit: Neighbor, picture: Stored) -> bool:

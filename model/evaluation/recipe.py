@@ -50,6 +50,7 @@ class EvaluationRecipe(Section):
     examples: Root | None = None  # of jobs/make_fewshot.py, for these pictures
     text_examples: Root | None = None  # a run of the train split: without shots, two captions stand in front
     neighbors: Numbers | None = None  # of every picture; None: as many as the model reads
+    other_encoder: bool = False  # databases may have other keys than those that a model was trained with
     prompt: str = ""  # between a picture and its caption or class, such as "Output:"
     beams: int = Field(3, ge=1)
     length_penalty: float = Field(0.0, ge=0)

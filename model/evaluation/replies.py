@@ -32,14 +32,14 @@ def _spoken(examiner: Examiner, asked: Sequence[Asked], recipe: EvaluationRecipe
     prompted = [(each.question, prompt) for each, prompt in made if prompt is not None]
     for new_tokens in recipe.new_tokens if prompted else ():
         decoding = Decoding(beams=recipe.beams, length_penalty=recipe.length_penalty, max_new_tokens=new_tokens)
-        said = examiner.answerer.say([prompt.chunks for _, prompt in prompted], decoding)
+        said = examiner.sight.answerer.say([prompt.chunks for _, prompt in prompted], decoding)
         for (question, prompt), answer in zip(prompted, said, strict=True):
             yield Reply(question, answer, new_tokens, prompt)
 
 
 def _ranked(examiner: Examiner, asked: Asked, recipe: ChoicesRecipe) -> Iterator[Reply]:
     """The examples in several orders: their log-likelihoods are averaged (Flamingo, closed-ended tasks)."""
-    question, answerer = asked.question, examiner.answerer
+    question, answerer = asked.question, examiner.sight.answerer
     choices = [answered(question.asked, choice) for choice in question.choices]
     tokens = [answerer.tokens(choice) for choice in choices]
     orders = permuted(asked.examples, question.id, recipe.permutations, recipe.seed)

@@ -27,6 +27,7 @@ from pipeline.storage import SCRATCH, LocalStore, Store, open_store
 
 FOLDER, FINISHED, RESULTS = "checkpoints", "finished.json", "results"
 MODEL, STATE = "model", "state.json"  # of a checkpoint
+KEY_ENCODERS = "key_encoders"  # of its state
 ALL_MADE, NO_BETTER = "all updates are made", "no better any more"  # why a stage is finished
 
 

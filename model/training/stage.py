@@ -11,9 +11,10 @@ from torch import Tensor
 from model.checkpoint import from_pretrained, references_of
 from model.freezing import freeze
 from model.sequence import SequenceBuilder
-from model.training.checkpoints import ALL_MADE, MODEL, NO_BETTER, Checkpoints, Record
+from model.training.checkpoints import ALL_MADE, KEY_ENCODERS, MODEL, NO_BETTER, Checkpoints, Record
 from model.training.data import captions, held_out_pictures, held_out_samples, opening_of
 from model.training.grounding import measure_grounding
+from model.training.key_encoders import Encoder, key_encoders
 from model.training.loop import NotFinite, Pace, Stepped, autocast, train
 from model.training.optimizer import adam_w
 from model.training.persistence import OPTIMIZER, gathered, read_moments, write_batches, write_checkpoint
@@ -153,6 +154,10 @@ class StageTraining:
     def _pictures(self) -> dict[str, Tensor]:
         return held_out_pictures(self.recipe, self.config)
 
+    @cached_property
+    def _key_encoders(self) -> list[Encoder]:
+        return [] if self.config.retrieval.mode == "none" else key_encoders(self.section.sources.values())
+
     def _evaluate(self) -> float:
         """→ the score. By every process the same, so that none waits for another."""
         with evaluated_as_whole(self.model) as model, autocast(self.world, self._pace):
@@ -181,7 +186,7 @@ class StageTraining:
         learned, moments = gathered(self.model, self.optimizer, frozen, keep=self.world.leads)
         if self.world.leads:
             state = {"settings": self.settings, "figures": self.figures, "best": self.best, "stale": self.stale}
-            state |= {"update": self.done, "evaluated": self.evaluated}
+            state |= {"update": self.done, "evaluated": self.evaluated, KEY_ENCODERS: self._key_encoders}
             with self.checkpoints.writing(self.done, score) as folder:
                 references = {part: self.checkpoints.seen(each) for part, each in self.references.items()}
                 tensors = (self.frozen | learned, moments)

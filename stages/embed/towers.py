@@ -135,6 +135,15 @@ class Towers:
         """(B, H, W, 3) uint8, fitted → (B, D), of norm 1."""
         return _unit(self.image_features(pixels))
 
+    @torch.inference_mode()
+    def encode_images_and_patches(self, pixels: Tensor) -> tuple[Vectors, Tensor]:
+        """(B, H, W, 3) uint8, fitted, by a vision transformer → (B, D), of norm 1, and of the same forward the patch
+        tokens after the last norm, (B, S, width) float32 on the tower's device."""
+        found = self.model.visual.forward_intermediates(
+            self.normalize_pixels(pixels), indices=1, normalize_intermediates=True, output_fmt="NLC"
+        )
+        return _unit(found["image_features"]), found["image_intermediates"][0].float()
+
     def encode_texts(self, texts: Sequence[str], batch_size: int = 256) -> Vectors:
         """→ (N, D), of norm 1."""
         return self.encode_tokens(self.tokenize(texts), batch_size)

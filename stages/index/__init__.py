@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.stage import Stage
 from stages.index.add import IndexAdd
-from stages.index.additions import model_conflicts
+from stages.index.additions import model_conflicts, model_of
 from stages.index.database import Database
 from stages.index.exact import best_first, exact_search, exact_similarity
 from stages.index.factory import Choice, choose
@@ -49,6 +49,7 @@ __all__ = [
     "index_bytes",
     "index_stages",
     "model_conflicts",
+    "model_of",
     "refuse_below_floor",
     "update_stages",
 ]

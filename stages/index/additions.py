@@ -65,12 +65,16 @@ def models_of(root: str) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Every run whose pairs are in a corpus, and what decides what its vectors mean: the model and its weights; None
     where the run does not say."""
     for run in CorpusReader(root).roots:
-        plan = resolve_folder(run, Embed.name).plan()
-        if plan is None:
-            yield run, None
-        else:
-            settings = plan.parts["settings"]
-            yield run, (settings["model"], settings.get("weights") or plan.parts["inputs"][OWN])
+        yield run, model_of(run)
+
+
+def model_of(run: str) -> tuple[str, str] | None:
+    """What embedded the pairs of a run: the model and its weights. None where it does not say."""
+    plan = resolve_folder(run, Embed.name).plan()
+    if plan is None:
+        return None
+    settings = plan.parts["settings"]
+    return settings["model"], settings.get("weights") or plan.parts["inputs"][OWN]
 
 
 def _models(root: str) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -21,6 +21,10 @@ STEPS = {
 """The stages that every pair passes, and what a pair is called that came through."""
 
 
+OF_PICTURES = ("evaluation_sets", "captions")
+"""Their rejects are named pictures, which have no source."""
+
+
 def source_of(pair_id: str) -> pl.Expr:
     """pair_id: the name of a column."""
     return pl.col(pair_id).str.replace("-[^-]*$", "").alias("source")
@@ -57,7 +61,7 @@ def _step(stage: str, outcome: str, files: StageFiles) -> tuple[str, str, int, i
 
 def losses(run: RunRoot) -> pl.DataFrame:
     """A row a stage and reason, the commonest first: rows, share of the stage's rows, and the rows of each source."""
-    of_pairs = {stage: files for stage, files in run.stages.items() if stage != "evaluation_sets"}
+    of_pairs = {stage: files for stage, files in run.stages.items() if stage not in OF_PICTURES}
     by_source = [files.rejects().with_columns(source_of("pair_id"), stage=pl.lit(s)) for s, files in of_pairs.items()]
     per_source = pl.concat(by_source).group_by("stage", "reason", "source").len().collect(engine="streaming")
     wide = per_source.with_columns(source="of " + pl.col("source")).pivot(

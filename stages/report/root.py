@@ -29,6 +29,7 @@ SAMPLES = (
     "interleaved",
     "interleave_report",
 )
+CAPTIONS = ("pictures", "captions")  # of a root of jobs/caption.py
 STAGES = (
     "encoder",
     "ingest_count",
@@ -49,6 +50,7 @@ STAGES = (
     "index_gate",
     *NEIGHBORS,
     *SAMPLES,
+    *CAPTIONS,
 )
 """In the order in which they read one another."""
 

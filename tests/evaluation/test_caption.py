@@ -3,64 +3,24 @@ picture itself."""
 
 import json
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from demo.scenes import PHRASINGS, caption, random_scene, render
 from demo.server import Answer, serve
 from jobs.caption import main
-from model.checkpoint import save_pretrained
+from pipeline.commits import Whole
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
-from pipeline.stage import Stage
-from stages.download import Download, DownloadRecipe
-from stages.embed import Embed
-from stages.filter import CorpusReader, FilterRecipe, filter_stages
-from stages.index import IndexRecipe, index_stages
-from tests.model.small_models import small_config, small_model
-from tests.model.test_checkpoint import TOKENIZER
-from tests.stages.download.test_stage import Fixed
-from tests.stages.embed.pictures import TINY_RECIPE, Untrained
-from tests.stages.filter.test_duplicates import KEEP_ALL
-
-SCENES, NEIGHBORS = 24, 2
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder, random = tmp_path_factory.mktemp("pictures"), Random(8)
-    for number in range(SCENES):
-        render(random_scene(random), width_px=320, height_px=280).save(folder / f"{number:02d}.png")
-    return folder
-
-
-def indexed(root: Path, pictures: Path, source: str) -> str:
-    random = Random(8)
-    rows = [
-        {"pair_id": f"{source}-{number:010d}", "source": source, "local_path": str(path)}
-        | {"caption": caption(random_scene(random), PHRASINGS[0])}
-        for number, path in enumerate(sorted(pictures.glob("*.png")))
-    ]
-    stages: list[Stage[Any]] = [Untrained(), Fixed(rows), Download(DownloadRecipe()), Embed(TINY_RECIPE)]
-    stages += [*filter_stages(FilterRecipe(defaults=KEEP_ALL)), *index_stages(IndexRecipe(min_recall=None, nlist=1))]
-    report = Run(str(root), stages, recipe="embed: {model: encoder, batch_size: 8, cpus: 1}").execute(LocalExecutor())
-    assert report.exit_code == 0, report
-    return str(root)
-
-
-@pytest.fixture(scope="module")
-def database(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return indexed(tmp_path_factory.mktemp("database"), pictures, "own")
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("checkpoint")
-    save_pretrained(folder, small_model(small_config("gpt2", "cross", vocabulary=TOKENIZER.size)), TOKENIZER)
-    return str(folder)
+from pipeline.schemas import CAPTIONS
+from pipeline.stage import shard_id
+from stages.filter import CorpusReader
+from stages.index import IndexSettings, UpdateRecipe, update_stages
+from tests.evaluation.indexed import NEIGHBORS, SCENES, config, indexed, saved
+from tests.model.small_models import small_model
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, Any]]:
@@ -128,6 +88,93 @@ def test_the_page_shows_pictures_and_neighbours_and_needs_nothing_else(
     assert "default-src 'none'" in page
 
 
+def test_a_parquet_names_pictures_or_holds_them(
+    checkpoint: str, database: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(pictures / f"{number:02d}.png") for number in (3, 9, 7)]
+    pq.write_table(pa.table({"path": paths, "id": [1, 2, 3]}), tmp_path / "paths.parquet")
+    held = pa.table({"jpeg": [Path(path).read_bytes() for path in paths] + [None]})
+    pq.write_table(held, tmp_path / "held.parquet", row_group_size=2)
+    with serve({f"/{number}": Answer(Path(path).read_bytes()) for number, path in enumerate(paths)}) as server:
+        pq.write_table(
+            pa.table({"url": [f"{server.base_url}/{number}" for number in range(3)]}), tmp_path / "u.parquet"
+        )
+        allowed = ["--index", database, "--allow", f"127.0.0.1:{server.port}"]
+        ways = [
+            told(capsys, checkpoint, str(tmp_path / f"{name}.parquet"), *allowed) for name in ("paths", "held", "u")
+        ]
+    due = told(capsys, checkpoint, *paths, "--index", database)
+    for found in ways:
+        assert [(each["caption"], each["neighbors"]) for each in found[:3]] == [
+            (each["caption"], each["neighbors"]) for each in due
+        ]
+    assert [each["picture"] for each in ways[1]] == [f"{tmp_path}/held.parquet#{row}" for row in range(4)]
+    assert ways[1][3]["error"] == "empty_body: no bytes in that row"
+
+
+def test_captions_are_written_as_a_parquet_that_says_what_the_lines_say(
+    checkpoint: str, database: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.png").touch()
+    asked = [checkpoint, str(pictures / "0[0-3].png"), str(tmp_path / "empty.png"), "--index", database]
+    assert main([*asked, "--max-new-tokens", "5", "--out", str(tmp_path / "captions.parquet")]) == 1
+    table = pq.read_table(tmp_path / "captions.parquet")
+    assert table.schema == CAPTIONS
+    lines = told(capsys, *asked)
+    for row, line in zip(table.drop(["seconds"]).to_pylist(), lines, strict=True):
+        del line["seconds"]
+        assert row == line | {"neighbors": [n | {"similarity": np.float32(n["similarity"])} for n in line["neighbors"]]}
+    assert table["seconds"].to_pylist()[4] is None
+
+
+def test_fewer_neighbours_may_be_asked_for_than_the_model_reads_and_not_more(
+    checkpoint: str, database: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [checkpoint, str(pictures / "03.png"), "--index", database]
+    (both,), (one,), (no,) = (told(capsys, *asked, "--neighbors", k) for k in ("2", "1", "0"))
+    assert (one["neighbors"], no["neighbors"]) == (both["neighbors"][:1], [])
+    assert main([*asked, "--neighbors", "3"]) == 2
+    assert "neighbors is 3; allowed are 0…2" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def index_of_two(database: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, set[int]]:
+    """And the pairs that are left: no index can be smaller, for its recall is measured."""
+    root = str(tmp_path_factory.mktemp("two"))
+    trained_on = Whole.open(database, "index_train").read(shard_id(0)).array("sample").tolist()
+    kept = {min({*range(SCENES)} - {*trained_on}), trained_on[0]}
+    deleted = tuple(f"own-{number:010d}" for number in range(SCENES) if number not in kept)
+    stages = update_stages(UpdateRecipe(index=database, delete=deleted), IndexSettings(min_recall=None))
+    assert Run(root, stages).execute(LocalExecutor()).exit_code == 0
+    return root, kept
+
+
+def test_an_index_of_fewer_pairs_than_neighbours_gives_what_it_has_and_says_so(
+    index_of_two: tuple[str, set[int]],
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (index, kept), wants = index_of_two, saved(tmp_path / "wants", small_model(config(neighbors=3)))
+    found = told(capsys, wants, str(pictures), "--index", index)
+    assert [len(each["neighbors"]) for each in found] == [1 if number in kept else 2 for number in range(SCENES)]
+    assert "holds 2 pairs that can be found, fewer than 3 neighbours" in caplog.text
+
+
+def test_a_prompt_without_room_for_a_caption_costs_the_others_nothing(
+    index_of_two: tuple[str, set[int]], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In mode prefix neighbours' captions stand in front of the picture, and two pictures have but one."""
+    (index, kept), prefix = index_of_two, saved(tmp_path / "prefix", small_model(config("prefix")))
+    asked = [prefix, str(pictures), "--index", index, "--format", "jsonl", "--beams", "1"]
+    assert main([*asked, "--max-new-tokens", "130"]) == 1
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {number for number, each in enumerate(found) if each["caption"] is not None} == kept
+    (why,) = {each["error"] for each in found if each["caption"] is None}
+    assert why.startswith("prompt_too_long: it leaves 127 positions of 160 for 130 new tokens")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -135,14 +182,29 @@ def test_the_page_shows_pictures_and_neighbours_and_needs_nothing_else(
             ["CHECKPOINT", "/nowhere.jpg", "--no-retrieval"],
             "/nowhere.jpg is no file, folder, glob that matches, or url",
         ),
-        (["/nowhere", "x", "--no-retrieval"], "/nowhere is not finished"),
-        (["CHECKPOINT", "x", "--index", "/nowhere"], "/nowhere"),
-        (["CHECKPOINT", "PICTURE", "--no-retrieval", "--beams", "0"], "beams is 0; allowed are"),
+        (["CHECKPOINT", "FOLDER", "--no-retrieval"], "holds no picture"),
+        (["CHECKPOINT", "PARQUET", "--no-retrieval"], "has columns image; allowed is one of path, url, jpeg"),
+        (["CHECKPOINT", "https://me:secret@example.org/x.jpg", "--no-retrieval"], "a url holds credentials"),
+        (["/nowhere", "PICTURE", "--no-retrieval"], "/nowhere is not finished"),
+        (["CHECKPOINT", "PICTURE", "--index", "/nowhere"], "/nowhere"),
+        (["/nowhere", "PICTURE", "--no-retrieval", "--beams", "0"], "beams is 0: "),
+        (
+            ["/nowhere", "PICTURE", "--no-retrieval", "--out", "captions.csv"],
+            "--out is captions.csv; allowed is a name",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(
-    arguments: list[str], said: str, checkpoint: str, pictures: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str],
+    said: str,
+    checkpoint: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    pq.write_table(pa.table({"image": ["a"]}), tmp_path / "p.parquet")
+    (tmp_path / "none").mkdir()
     named = {"CHECKPOINT": checkpoint, "PICTURE": str(pictures / "00.png")}
+    named |= {"FOLDER": str(tmp_path / "none"), "PARQUET": str(tmp_path / "p.parquet")}
     assert main([named.get(each, each) for each in arguments]) == 2
     assert said in capsys.readouterr().err
