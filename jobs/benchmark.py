@@ -19,6 +19,7 @@ captioning pictures to captions with a live index beside generation alone (8 min
 flamingo   resampler and gated layers beside open_flamingo's (5 minutes)
 training   the trainer's loader, loop, checkpoints and workers, each beside a bound; on a GPU its MFU (6 minutes)
 metrics    caption metrics beside pycocoevalcap's (1 minute; REVILM_COCO_ENV: an environment that holds it)
+service    the caption service beside its captioner, and a replica killed under load, on the demo's model (5 minutes)
 """
 
 import argparse
@@ -43,6 +44,7 @@ from trials.benchmarks.metrics import metrics
 from trials.benchmarks.model import model
 from trials.benchmarks.recovery import recovery
 from trials.benchmarks.scale import resume, scale
+from trials.benchmarks.service import service
 from trials.benchmarks.training import training
 
 PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
@@ -64,6 +66,7 @@ PARTS: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {
     "flamingo": flamingo,
     "training": training,
     "metrics": metrics,
+    "service": service,
 }
 
 

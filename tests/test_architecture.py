@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "model": {"model"},
     "model/training": {"model", "pipeline", "stages"},
     "model/evaluation": {"model", "pipeline", "stages"},
+    "model/serving": {"model", "pipeline", "stages"},
 }
 FILES = [path for package in OURS for path in sorted((ROOT / package).rglob("*.py"))]
 READERS = [path for path in FILES if path.relative_to(ROOT).parts[0] in ("stages", "model")]
@@ -58,7 +59,8 @@ def test_of_another_stage_only_what_its_init_offers_is_imported(path: Path) -> N
 def test_ray_is_imported_where_execution_lies(path: Path) -> None:
     if "ray" in {name.split(".")[0] for name in imports_of(path)}:
         assert (
-            path.name in {"ray_executor.py", "ray_environment.py", "actors.py", "metrics.py", "ray_train.py"}
+            path.name
+            in {"ray_executor.py", "ray_environment.py", "actors.py", "metrics.py", "ray_train.py", "ray_serve.py"}
             or path.relative_to(ROOT).parts[0] == "trials"
         )
 
