@@ -13,7 +13,7 @@ from model.training.captions_page import POLICY
 
 PICTURE, SMALL = 256, 128  # px, the longer side
 STYLE = """
-body { margin: 24px auto; max-width: 1120px; color: #22272e; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
+body { margin: 0 auto; padding: 8px 24px; max-width: 1120px; color: #22272e; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 section { display: flex; gap: 24px; padding: 20px 0; border-bottom: 1px solid #e3e6ea; }
 figure { margin: 0; width: 150px; } figure.asked { width: 260px; flex: none; }
 figcaption, small { color: #68707b; font-size: 13px; overflow-wrap: anywhere; }
@@ -35,7 +35,7 @@ def _section(caption: Caption, index: LiveIndex | None) -> str:
     said = escape(caption.caption) if caption.caption is not None else f"no caption: {escape(caption.error)}"
     picture = _image(caption.jpeg, PICTURE) if caption.jpeg else ""
     neighbors = "".join(_neighbor(each, index) for each in caption.neighbors if index)
-    removed = f"<small>{caption.removed} hits of the same picture removed</small>" if caption.removed else ""
+    removed = f"<small>removed, for they show this picture: {caption.removed}</small>" if caption.removed else ""
     return (
         f'<section><figure class="asked">{picture}<figcaption>{escape(caption.picture)}</figcaption></figure>'
         f'<div><h2>{said}</h2><div class="row">{neighbors}</div>{removed}</div></section>'
