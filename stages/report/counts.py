@@ -21,8 +21,8 @@ STEPS = {
 """The stages that every pair passes, and what a pair is called that came through."""
 
 
-OF_PICTURES = ("evaluation_sets", "captions")
-"""Their rejects are named pictures, which have no source."""
+OF_PICTURES = ("evaluation_sets", "captions", "evaluation_answers")
+"""Their rejects are named pictures or questions, which have no source."""
 
 
 def source_of(pair_id: str) -> pl.Expr:

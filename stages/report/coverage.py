@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from stages.report.root import BEFORE_THE_FILTER, CAPTIONS, NEIGHBORS, SAMPLES, STAGES, RunRoot
+from stages.report.root import BEFORE_THE_FILTER, NEIGHBORS, OF_MODELS, SAMPLES, STAGES, RunRoot
 
 OPTIONAL = (
     "encoder",
@@ -13,7 +13,7 @@ OPTIONAL = (
     "index_alive",
     *NEIGHBORS,
     *SAMPLES,
-    *CAPTIONS,
+    *OF_MODELS,
 )
 
 BEFORE_AN_UPDATE = (*BEFORE_THE_FILTER, "filter_judge", "corpus", "index_train", "index_add", "index")

@@ -29,7 +29,19 @@ SAMPLES = (
     "interleaved",
     "interleave_report",
 )
-CAPTIONS = ("pictures", "captions")  # of a root of jobs/caption.py
+OF_MODELS = (  # of roots of jobs/cache_patches.py, make_fewshot.py, caption.py and evaluate.py
+    "patches",
+    "fewshot_keys",
+    "fewshot",
+    "pictures",
+    "captions",
+    "evaluation_matches",
+    "evaluation_answers",
+    "evaluation_scores",
+    "evaluation_page",
+    "encoder_classes",
+    "encoder_scores",
+)
 STAGES = (
     "encoder",
     "ingest_count",
@@ -50,7 +62,7 @@ STAGES = (
     "index_gate",
     *NEIGHBORS,
     *SAMPLES,
-    *CAPTIONS,
+    *OF_MODELS,
 )
 """In the order in which they read one another."""
 
