@@ -13,7 +13,8 @@ from model.training.captions_page import POLICY
 
 PICTURE, SMALL = 256, 128  # px, the longer side
 STYLE = """
-body { margin: 0 auto; padding: 8px 24px; max-width: 1120px; color: #22272e; font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
+body { margin: 0 auto; padding: 8px 24px; max-width: 1120px; color: #22272e; }
+body { font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
 section { display: flex; gap: 24px; padding: 20px 0; border-bottom: 1px solid #e3e6ea; }
 figure { margin: 0; width: 150px; } figure.asked { width: 260px; flex: none; }
 figcaption, small { color: #68707b; font-size: 13px; overflow-wrap: anywhere; }
