@@ -135,7 +135,7 @@ ENCODER_SCORES = pa.schema(
         pa.field("high", pa.float64()),
         pa.field("queries", pa.int64(), nullable=False),
         pa.field("candidates", pa.int64(), nullable=False),  # pictures, captions or classes that were ranked
-        pa.field("note", pa.string(), nullable=False),  # why it was not computed
+        pa.field("note", pa.string(), nullable=False),  # why it was not computed, or is not of the whole set
     ]
 )
 
@@ -454,7 +454,7 @@ SCORES = pa.schema(
         pa.field("low", pa.float64()),  # 95 % interval, by bootstrap over the pictures; null: none
         pa.field("high", pa.float64()),
         pa.field("questions", pa.int64(), nullable=False),
-        pa.field("note", pa.string(), nullable=False),  # why it is no score of the whole set, if it is none
+        pa.field("note", pa.string(), nullable=False),  # why it is no score of all questions, with all examples
     ]
 )
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # what is imported here would make the help of a job wait for
     from model.evaluation.sight import Sight
 
 INDEX, FEWSHOT = "index_gate", "fewshot"
-NOT_OF_BYTES = {"other_encoder", "questions_per_shard", "device", "cpus", "workers", "trained_on", "meteor", "spice"}
+NOT_OF_BYTES = {"other_encoder", "device", "cpus", "workers", "trained_on", "meteor", "spice"}
 PLACES = {"pictures", "examples", "text_examples", "domains", "vqa"}  # what lies there is an input, or told by content
 
 
@@ -54,7 +54,6 @@ class Opened:
     _examples: dict[int, Examples] = field(default_factory=dict)
 
     def sight(self, model: str, database: str) -> "Sight":
-        from model.evaluation.answerer import Answerer
         from model.evaluation.live_index import LiveIndex
         from model.evaluation.sight import Sight
 
@@ -62,13 +61,13 @@ class Opened:
             answerer = self._sight[2].answerer if self._sight and self._sight[0] == model else None
             self._sight = None  # so that two models, or two indexes, are never in memory
             root = None if database == NO_DATABASE else self.databases[database]
-            answerer = answerer or Answerer.open(self.models[model].checkpoint)
+            answerer = answerer or self.models[model].open()
             self._sight = model, database, Sight(answerer, LiveIndex(root) if root else None)
         return self._sight[2]
 
     def examples(self, shots: int) -> Examples:
         if shots not in self._examples:
-            self._examples[shots] = examples_of(self.recipe, shots, task_of(self.recipe).told)
+            self._examples[shots] = examples_of(self.recipe, shots, task_of(self.recipe).told, self.matches)
         return self._examples[shots]
 
     @cached_property
@@ -135,6 +134,9 @@ class EvaluationAnswers(Stage[Opened]):
         files = {name: sha256_of_file(path) for name, path in self._files.items()}
         template = self.recipe.vqa.template if self.recipe.vqa else None
         return told | {"models": models, "files": files, "template": template}
+
+    def conditions(self) -> Mapping[str, Json]:
+        return {"device": self.recipe.device, "threads": self.recipe.cpus}
 
     @property
     def _files(self) -> dict[str, Path]:

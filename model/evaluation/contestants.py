@@ -2,8 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pipeline.errors import RecipeError
+
+if TYPE_CHECKING:  # what is imported here would make the help of a job wait for torch
+    from model.evaluation.answerer import Answerer
 
 NO_DATABASE = "none"
 
@@ -23,6 +27,14 @@ class Contestant:
 
         return cls(checkpoint, identity_of(checkpoint), About.of(checkpoint).neighbors)
 
+    def open(self) -> "Answerer":
+        """Raises RecipeError where another model lies there since, and InputError as Answerer.open does."""
+        from model.evaluation.answerer import Answerer, identity_of
+
+        if identity_of(self.checkpoint) != self.identity:
+            raise RecipeError(f"models: {self.checkpoint} holds another model than when the evaluation began")
+        return Answerer.open(self.checkpoint)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -38,8 +50,14 @@ def cells(
 ) -> list[Cell]:
     """In order. A model that reads no neighbours, and a database that is null, make one cell without a database.
 
-    neighbors: how many of them; None: as many as the model reads. Raises RecipeError where a model reads fewer.
+    neighbors: how many of them; None: as many as the model reads. Raises RecipeError where a model reads fewer, and for
+    an index by the name of no database.
     """
+    if databases.get(NO_DATABASE) is not None:
+        raise RecipeError(
+            f"databases.{NO_DATABASE} is {databases[NO_DATABASE]}, and answers say {NO_DATABASE} where a model has no "
+            "database: give it another name"
+        )
     found: dict[Cell, None] = {}
     for name, model in models.items():
         for database, root in databases.items():

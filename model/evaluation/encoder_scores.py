@@ -19,6 +19,7 @@ import pyarrow as pa
 from model.evaluation.bootstrap import Floats, clustered
 from model.evaluation.class_vectors import ClassVectors, class_names
 from model.evaluation.encoder_recipe import EncoderEvaluationRecipe
+from model.evaluation.evaluation_set import what_is_missing
 from model.evaluation.ranks import Half, Ids, ranks
 from pipeline.commits import Whole
 from pipeline.recipe import Json
@@ -53,7 +54,7 @@ class EncoderScores(Stage[None]):
         return Resources(memory_gib=2)
 
     def settings(self) -> Mapping[str, Json]:
-        return {"tasks": sorted(set(self.recipe.tasks))}
+        return {"tasks": sorted(set(self.recipe.tasks)), "missing": what_is_missing(self.recipe.pictures)}
 
     def news(self, whole: Whole) -> str:
         told = whole.tables("scores", ["task", "metric", "at", "value"]).to_pylist()
@@ -67,7 +68,9 @@ class EncoderScores(Stage[None]):
         if "classification" in self.recipe.tasks:
             classes = task.whole(ClassVectors.name).read(shard_id(0))
             rows += classification_scores(pairs, classes.json("names"), classes.array("class_emb"))
-        out.table("scores", "scores_{stem}.parquet", pa.Table.from_pylist(rows, schema=ENCODER_SCORES))
+        partial = what_is_missing(self.recipe.pictures)
+        noted = [row | {"note": row["note"] or partial} for row in rows]
+        out.table("scores", "scores_{stem}.parquet", pa.Table.from_pylist(noted, schema=ENCODER_SCORES))
         return Counts(len(pairs.captions), len(pairs.captions))
 
 

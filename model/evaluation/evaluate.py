@@ -33,7 +33,9 @@ def evaluation_stages(
     task_of(recipe).questions(CorpusReader(recipe.pictures))
     for shots in recipe.shots:
         examples_of(recipe, shots, task_of(recipe).told)
-    looked_through = dict.fromkeys([*recipe.trained_on, *(root for some in corpora.values() for root in some)])
+    drawn_from = [recipe.text_examples] if recipe.text_examples and not recipe.shots[0] else []
+    retrieved_from = [root for some in corpora.values() for root in some]
+    looked_through = dict.fromkeys([*recipe.trained_on, *retrieved_from, *drawn_from])
     matches = EvaluationMatches(recipe.pictures, tuple(looked_through))
     return [matches, answers, EvaluationScores(recipe, answers, corpora), EvaluationPage(recipe)]
 

@@ -11,7 +11,8 @@ from pipeline.errors import InputError
 from stages.filter import CorpusReader
 
 TOLD = 5  # ids in a message
-BEFORE_A_CORPUS = ("ingest_rows", "download", "embed", "filter_judge", "filter_duplicates")
+OF_A_LIST = ("ingest_rows", "download", "embed")  # stages that a list's captions pass, in the run that reads it
+OF_A_FILTER = ("filter_judge", "filter_duplicates")  # likewise, in the run that has the corpus
 COLUMNS = ("row_id", "pair_id", "source", "image_id", "stored_sha256", "caption")
 
 
@@ -60,8 +61,8 @@ def read_domains(path: Path) -> dict[str, str]:
     try:
         images = json.loads(path.read_bytes())["images"]
         return {str(image["id"]): str(image["domain"]) for image in images}
-    except FileNotFoundError:
-        raise InputError(f"evaluation.domains: {path} is not there") from None
+    except OSError as error:
+        raise InputError(f"evaluation.domains: {path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"evaluation.domains: {path} should hold images, each with id and domain ({type(error).__name__}: {error})"
@@ -85,11 +86,12 @@ def some_of(names: Sequence[object]) -> str:
 def what_is_missing(root: str) -> str:
     """Why the pictures of a run are not all of its lists', by reason; empty: all are there, or nobody counted."""
     lost: Counter[str] = Counter()
-    for run in sorted({root, *CorpusReader(root).roots}):
-        for stage in BEFORE_A_CORPUS:
-            if resolve_folder(run, stage).manifest():
-                whole = Whole.open(run, stage)
-                for shard in whole.shards:
-                    lost.update(whole.read(shard).record.rejects)
+    passed = [(run, stage) for run in CorpusReader(root).roots for stage in OF_A_LIST]
+    passed += [(root, stage) for stage in OF_A_FILTER]
+    for run, stage in passed:
+        if resolve_folder(run, stage).manifest():
+            whole = Whole.open(run, stage)
+            for shard in whole.manifest.shards:  # one that failed and was accepted holds rejects alone
+                lost.update(whole.folder.record(shard).rejects)
     told = ", ".join(f"{why} {number:,}" for why, number in lost.most_common())
     return f"partial: {lost.total():,} captions of the list are not in {root} ({told})" if lost else ""

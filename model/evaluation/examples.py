@@ -1,9 +1,9 @@
 """What stands in front of a question: pairs of the train split, or the words of some."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import blake2b
+from random import Random
 from typing import Any, Literal, Protocol
 
 from model.evaluation.evaluation_set import Question
@@ -47,20 +47,20 @@ class NoExamples:
 
 @dataclass(frozen=True)
 class TextExamples:
-    """Captions of a train split, drawn for every question by its id, the same on every machine."""
+    """Captions of a train split, drawn for every question by its id, the same on every machine. matches: as Examiner
+    has them; none of these captions is drawn."""
 
     corpus: CorpusReader
     seed: int
     told: Told
+    matches: Mapping[str, Set[str]] = field(default_factory=dict)
     selection: Selection = "text alone"
 
-    def of(self, question: Question) -> Sequence[Example]:
-        drawn = [self._row(question, number) for number in range(TEXT_ALONE)]
-        return [Example(*self.told(self.corpus.row(row))) for row in drawn]
-
-    def _row(self, question: Question, number: int) -> int:
-        digest = blake2b(f"{self.seed}/{question.id}/{number}".encode(), digest_size=8).digest()
-        return int.from_bytes(digest, "big") % self.corpus.rows
+    def of(self, question: Question) -> Sequence[Example] | None:
+        barred, rows = self.matches.get(question.pair_id, frozenset()), self.corpus.rows
+        drawn = Random(f"{self.seed}/{question.id}").sample(range(rows), min(TEXT_ALONE + len(barred), rows))
+        others = [row for row in map(self.corpus.row, drawn) if row["pair_id"] not in barred]
+        return [Example(*self.told(row)) for row in others[:TEXT_ALONE]] if len(others) >= TEXT_ALONE else None
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,17 @@ class FewShot:
         return self.reader.supports(self.shots)
 
 
-def examples_of(recipe: EvaluationRecipe, shots: int, told: Told) -> Examples:
-    """Raises InputError where they are not there, or are not of the set's pictures."""
+def examples_of(
+    recipe: EvaluationRecipe, shots: int, told: Told, matches: Mapping[str, Set[str]] | None = None
+) -> Examples:
+    """matches: as TextExamples has them.
+
+    Raises InputError where they are not there, or are not of the set's pictures.
+    """
     if shots == 0:
         if recipe.text_examples is None:
             return NoExamples()
-        return TextExamples(CorpusReader(recipe.text_examples), recipe.seed, told)
+        return TextExamples(_of_another_set(recipe.text_examples, recipe.pictures), recipe.seed, told, matches or {})
     assert recipe.examples is not None, "checked with the recipe"
     reader = FewshotReader(recipe.examples)
     if shots not in reader.shots:
@@ -101,10 +106,21 @@ def examples_of(recipe: EvaluationRecipe, shots: int, told: Told) -> Examples:
             f"evaluation.shots asks for {shots}, and {recipe.examples} holds {', '.join(map(str, reader.shots))}: set "
             "fewshot.shots there, or evaluation.shots here"
         )
-    queries, pictures = CorpusReader(reader.queries).identity, CorpusReader(recipe.pictures).identity
+    queries, pictures = reader.corpora[-1].identity, CorpusReader(recipe.pictures).identity
     if queries != pictures:
         raise InputError(
             f"evaluation.examples: {recipe.examples} holds examples for the pictures of {reader.queries}, and "
             f"evaluation.pictures is {recipe.pictures}: make them for these"
         )
     return FewShot(reader, shots, told)
+
+
+def _of_another_set(text_examples: str, pictures: str) -> CorpusReader:
+    """Raises InputError where it is the set that is asked about."""
+    corpus = CorpusReader(text_examples)
+    if corpus.identity == CorpusReader(pictures).identity:
+        raise InputError(
+            f"evaluation.text_examples is {text_examples}, which holds the pictures that are asked about: their own "
+            "captions would stand in the prompts. Name a run of the train split"
+        )
+    return corpus

@@ -1,4 +1,4 @@
-"""Which pictures of an evaluation set stand in the corpora that a model was trained on, or that it is shown.
+"""Which pictures of an evaluation set stand in the corpora that a model was trained on, or of which it is shown pairs.
 
 Reads   corpus: of the set, and of every run that is looked through, shard by shard
 Writes  matches (MATCHES), a shard a corpus
@@ -70,8 +70,8 @@ class EvaluationMatches(Stage[None]):
 class Shown:
     """Pictures of a set, each told by the pair_id of its first row, by what tells them apart."""
 
-    image_id: dict[Any, set[str]] = field(default_factory=lambda: defaultdict(set))
-    sha256: dict[Any, set[str]] = field(default_factory=lambda: defaultdict(set))
+    image_id: dict[Any, list[str]] = field(default_factory=lambda: defaultdict(list))  # in order: so are the matches
+    sha256: dict[Any, list[str]] = field(default_factory=lambda: defaultdict(list))
     phash: dict[Any, dict[str, npt.NDArray[np.float16]]] = field(default_factory=lambda: defaultdict(dict))
 
     @classmethod
@@ -89,9 +89,9 @@ class Shown:
 
     def _add(self, question: str, row: Mapping[str, Any], vector: npt.NDArray[np.float16]) -> None:
         if row["image_id"] is not None:
-            self.image_id[row["source"], row["image_id"]].add(question)
-        self.sha256[row["sha256"]].add(question)
-        self.sha256[row["stored_sha256"]].add(question)
+            self.image_id[row["source"], row["image_id"]].append(question)
+        for name in ("sha256", "stored_sha256"):
+            self.sha256[row[name]].append(question)
         self.phash[row["phash"]][question] = vector
 
     def matches(self, shard: CorpusShard, *, comparable: bool) -> Iterator[dict[str, Any]]:

@@ -59,7 +59,7 @@ class EvaluationRecipe(Section):
     meteor: LocalPath | None = None  # meteor-1.5.jar; None: not computed
     spice: LocalPath | None = None  # spice-1.0.jar; None: not computed
     seed: int = Field(0, ge=0)  # of what is drawn: examples of text alone, samples of the bootstrap
-    questions_per_shard: int = Field(500, ge=1)
+    questions_per_shard: int = Field(500, ge=1)  # another number makes other batches
     batch_size: int = Field(16, ge=1)  # questions; another size changes the last bits of the result
     device: Device = Field("auto", validate_default=True)
     cpus: int = Field(1, ge=1)  # of one worker; without a GPU the model computes with as many threads

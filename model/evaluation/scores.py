@@ -15,10 +15,12 @@ import pyarrow as pa
 from model.evaluation.answers import EvaluationAnswers
 from model.evaluation.bootstrap import Figure
 from model.evaluation.evaluation_set import what_is_missing
+from model.evaluation.examples import TEXT_ALONE, examples_of
 from model.evaluation.jar_metrics import NotComputed
 from model.evaluation.matches import EvaluationMatches, Match, read_matches
 from model.evaluation.measured import Row, measured
 from model.evaluation.recipe import EvaluationRecipe
+from model.evaluation.tasks import task_of
 from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
 from pipeline.schemas import SCORES
@@ -45,23 +47,43 @@ class EvaluationScores(Stage[None]):
 
     def settings(self) -> Mapping[str, Json]:
         jars = self.recipe.model_dump(mode="json", include={"meteor", "spice"})
-        return jars | {"seed": self.recipe.seed, "missing": what_is_missing(self.recipe.pictures)}
+        databases = {name: list(corpora) for name, corpora in self.databases.items()}
+        looked_through: dict[str, Json] = {"trained_on": list(self.recipe.trained_on), "databases": databases}
+        return jars | looked_through | {"seed": self.recipe.seed, "missing": what_is_missing(self.recipe.pictures)}
 
     def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
         answered, seen = task.whole(EvaluationAnswers.name), _seen(read_matches(task.whole(EvaluationMatches.name)))
         rows = sorted(answered.tables("answers").to_pylist(), key=_cell)
         if not rows:
             raise ShardFailed(f"no question has an answer; {EvaluationAnswers.name}/rejects says why")
-        figures = [row for cell, some in groupby(rows, _cell) for row in self._figures(cell, list(some), task, seen)]
+        by_cell = {cell: list(some) for cell, some in groupby(rows, _cell)}
+        figures = [row for cell in self._cells() for row in self._figures(cell, by_cell.get(cell, []), task, seen)]
         out.table("scores", "scores_{stem}.parquet", pa.Table.from_pylist(figures, schema=SCORES))
-        out.json("settings", "settings_{stem}.json", dict(self.answers.settings()) | dict(self.settings()))
+        asked = answered.plan().parts
+        settings = dict(asked["settings"]) | dict(self.settings()) | {"inputs": asked["inputs"]}
+        out.json("settings", "settings_{stem}.json", settings)
         return Counts(len(rows), len(rows))
+
+    def _cells(self) -> list[tuple[Any, ...]]:
+        """In order, answered or not."""
+        told, new_tokens = task_of(self.recipe).told, self.recipe.new_tokens if self.recipe.choices is None else (0,)
+        selections = {shots: examples_of(self.recipe, shots, told).selection for shots in self.recipe.shots}
+        return sorted(
+            (cell.model, cell.database, shots, selection, cell.k, tokens)
+            for cell in self.answers.cells
+            for shots, selection in selections.items()
+            for tokens in new_tokens
+        )
 
     def _figures(
         self, cell: tuple[Any, ...], rows: Sequence[Row], task: Task, seen: Mapping[str, set[str]]
     ) -> Iterator[dict[str, Any]]:
         told = dict(zip(CELL, cell, strict=True))
-        partial = self._partial(len(rows), int(task.whole(EvaluationAnswers.name).plan().resolved["questions"]))
+        if not rows:
+            why = NotComputed(f"no question has an answer; {EvaluationAnswers.name}/rejects says why")
+            yield told | {"domain": "", "metric": self._main, "questions": 0} | _values(why, "")
+            return
+        partial = self._partial(rows, int(task.whole(EvaluationAnswers.name).plan().resolved["questions"]))
         looked_through = {"trained_on": self.recipe.trained_on, "database": self.databases.get(told["database"], ())}
         for domain, some in {"": rows, **_by_domain(rows)}.items():
             figures = dict(measured(some, self.recipe))
@@ -71,13 +93,18 @@ class EvaluationScores(Stage[None]):
             for metric, figure in figures.items():
                 yield told | {"domain": domain, "metric": metric, "questions": len(some)} | _values(figure, partial)
 
-    def _partial(self, answered: int, questions: int) -> str:
-        left = (
-            f"partial: {questions - answered:,} of {questions:,} questions have no answer"
-            if answered < questions
-            else ""
-        )
-        return "; ".join(filter(None, [what_is_missing(self.recipe.pictures), left]))
+    @property
+    def _main(self) -> str:
+        return "cider_d" if self.recipe.vqa is None and self.recipe.choices is None else "accuracy"
+
+    def _partial(self, rows: Sequence[Row], questions: int) -> str:
+        found = [what_is_missing(self.recipe.pictures)]
+        if unanswered := questions - len(rows):
+            found.append(f"partial: {unanswered:,} of {questions:,} questions have no answer")
+        due = TEXT_ALONE if rows[0]["examples"] == "text alone" else rows[0]["shots"]
+        if short := sum(row["shown"] < due for row in rows):
+            found.append(f"{short:,} of {len(rows):,} prompts have no room for all {due} examples")
+        return "; ".join(filter(None, found))
 
 
 def _values(figure: Figure | NotComputed, partial: str) -> dict[str, float | str | None]:

@@ -3,6 +3,7 @@
 A task makes the questions of a set, and tells what stands behind an example's picture.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,9 +71,11 @@ class Vqa:
     files: VqaRecipe
 
     def questions(self, corpus: CorpusReader) -> list[Question]:
-        pictures = {each.image_id: each for each in caption_questions(corpus)}
+        shown = caption_questions(corpus)
+        pictures = {each.image_id: each for each in shown}
         asked = read_vqa(self.files.questions, self.files.annotations)
         _check_pictures(asked, pictures, self.files.questions, self.recipe.pictures)
+        _check_told_apart(asked, shown, self.recipe.pictures)
         closed = self.recipe.choices is not None
         without = [each.question_id for each in asked if closed and not each.choices]
         if without:
@@ -119,4 +122,14 @@ def _check_pictures(
     if lacking:
         raise InputError(
             f"{file} asks about {len(lacking):,} pictures that are not in {pictures}, by image_id: {some_of(lacking)}"
+        )
+
+
+def _check_told_apart(asked: Sequence[VqaQuestion], shown: Sequence[Question], pictures: str) -> None:
+    times = Counter(picture.image_id for picture in shown)
+    several = sorted({each.image_id for each in asked if times[each.image_id] > 1})
+    if several:
+        raise InputError(
+            f"{pictures} holds several pictures of {len(several):,} image_ids that are asked about, from different "
+            f"sources: {some_of(several)}. Name a run of the one source that the questions are about"
         )

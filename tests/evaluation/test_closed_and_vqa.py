@@ -12,12 +12,21 @@ import torch
 
 from jobs.evaluate import main
 from model.evaluation.answerer import Answerer
+from model.evaluation.recipe import EvaluationRecipe
+from model.evaluation.tasks import task_of
 from model.evaluation.vqa_accuracy import soft_accuracy
 from model.sequence import Chunk
 from model.training.pictures import decode
 from pipeline.commits import Whole
-from stages.filter import CorpusReader
-from tests.evaluation.worlds import World
+from pipeline.errors import InputError
+from pipeline.stage import Stage
+from stages.download import Download, DownloadRecipe
+from stages.embed import Embed
+from stages.filter import CorpusReader, FilterRecipe, filter_stages
+from stages.ingest import IngestRecipe, ingest_stages
+from tests.evaluation.worlds import World, run
+from tests.stages.embed.pictures import TINY_RECIPE, Untrained
+from tests.stages.filter.test_duplicates import KEEP_ALL
 
 Vqa = Mapping[str, str]
 
@@ -130,6 +139,21 @@ def test_files_that_do_not_go_with_the_pictures_are_refused(
     code, _ = world.run(tmp_path / "refused", named)
     assert code == 2
     assert expected in capsys.readouterr().err
+
+
+def test_an_image_id_of_two_pictures_is_refused(world: World, files: dict[str, str], tmp_path: Path) -> None:
+    """Of two sources; a question would be asked about either."""
+    folders = {name: world.folder / f"{name}-list" for name in ("test", "train")}
+    sources = [
+        {"name": name, "preset": "coco", "files": [str(folder / "captions.json")], "folder": str(folder)}
+        for name, folder in folders.items()
+    ]
+    ingest = IngestRecipe.model_validate({"sources": sources})
+    stages: list[Stage[Any]] = [Untrained(), *ingest_stages(ingest), Download(DownloadRecipe()), Embed(TINY_RECIPE)]
+    both = run(tmp_path / "both", [*stages, *filter_stages(FilterRecipe(defaults=KEEP_ALL))])
+    recipe = EvaluationRecipe.model_validate({"pictures": both, "vqa": files})
+    with pytest.raises(InputError, match="several pictures of 7 image_ids that are asked about, .*: 100, 101"):
+        task_of(recipe).questions(CorpusReader(both))
 
 
 def test_a_recipe_that_evaluates_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
