@@ -86,7 +86,7 @@ def save(run: "CaptionRun", asked: argparse.Namespace) -> int:
     from model.evaluation.caption_run import caption_stages
 
     show_progress()
-    made = Run(asked.save, caption_stages(run), recipe=dump_recipe(run), recipe_name="captions.yaml")
+    made = Run(asked.save, caption_stages(run, asked.save), recipe=dump_recipe(run), recipe_name="captions.yaml")
     report = made.execute(executor_for(asked.engine))
     print(report, end="\n" if report.exit_code else "")
     return report.exit_code

@@ -435,7 +435,7 @@ ANSWERS = pa.schema(
         pa.field("row_id", pa.int64(), nullable=False),  # of the picture, in the set's corpus
         pa.field("neighbors", pa.list_(ANSWER_NEIGHBOR), nullable=False),  # of the picture, nearest first
         pa.field("removed", pa.int32(), nullable=False),  # hits of its search that show a picture of the prompt
-        pa.field("clip_score", pa.float32()),  # cosine of picture and answer, by the set's own encoder
+        pa.field("clip_score", pa.float32()),  # of captions: cosine of picture and answer, by the set's own encoder
     ]
 )
 

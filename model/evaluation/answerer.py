@@ -31,6 +31,13 @@ class Decoding:
     beams: int = 3
     length_penalty: float = 0.0
     max_new_tokens: int = 20
+    cut: Sequence[str] = ("\n",)  # an answer ends in front of the first of these
+
+    def tidied(self, text: str) -> str:
+        """In one line, without quotation marks around it."""
+        for end in self.cut:
+            text = text.lstrip().partition(end)[0]
+        return " ".join(text.split()).strip('"“”').strip()
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class Answerer:
             length_penalty=decoding.length_penalty,
             vocabulary=self.builder.tokenizer.size,
         )
-        return [self.builder.tokenizer.decode(each.tokens).strip() for each in found]
+        return [decoding.tidied(self.builder.tokenizer.decode(each.tokens)) for each in found]
 
     def tokens(self, answer: str) -> int:
         """With the end."""

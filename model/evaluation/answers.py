@@ -78,13 +78,12 @@ class Opened:
         return QueryEncoder.of(Database.open(self.recipe.pictures))
 
     def clip_scores(self, given: "Sequence[Reply]") -> list[float | None]:
-        """Of captions, cosines of the set's own embeddings of the picture and of the answer; None of an empty one."""
+        """Of captions, cosines of the set's own embeddings of the picture and of the answer, empty ones too."""
         if not given or self.recipe.vqa or self.recipe.choices:
             return [None] * len(given)
         texts = self.captions_encoder.texts([reply.answer for reply in given])
         pictures = self._pictures[[reply.question.row_id for reply in given]].astype("float32")
-        cosines = (texts * pictures).sum(1)
-        return [float(cosine) if reply.answer else None for cosine, reply in zip(cosines, given, strict=True)]
+        return [float(cosine) for cosine in (texts * pictures).sum(1)]
 
     @cached_property
     def _pictures(self) -> Any:

@@ -24,7 +24,7 @@ from model.evaluation.captioner import BATCH, Captioner
 from model.evaluation.fitting import neighbors_shown
 from model.evaluation.given import Place, check, places, read
 from pipeline.commits import Whole
-from pipeline.errors import RecipeError
+from pipeline.errors import InputError, RecipeError
 from pipeline.reasons import Reason
 from pipeline.recipe import Json, Section
 from pipeline.run import Root
@@ -170,9 +170,13 @@ class Captions(Stage[Captioner]):
         return Counts(len(listed), len(found), {**seconds, "removed": removed})
 
 
-def caption_stages(run: CaptionRun) -> list[Stage[Any]]:
-    """Raises InputError where a name is that of nothing, and as Captions.of does."""
+def caption_stages(run: CaptionRun, root: str) -> list[Stage[Any]]:
+    """root: where they write. Raises InputError where it lies in a folder of pictures, where a name is that of nothing,
+    and as Captions.of does."""
     check(run.pictures)
+    for name in run.pictures:
+        if Path(name).is_dir() and Path(root).resolve().is_relative_to(Path(name).resolve()):
+            raise InputError(f"--save {root} lies in {name}, all of whose files are to be captioned: name another root")
     return [PictureList(run), Captions.of(run)]
 
 

@@ -5,13 +5,12 @@ from typing import Any
 
 from model.evaluation.answers import EvaluationAnswers
 from model.evaluation.contestants import Cell, Contestant
-from model.evaluation.examples import examples_of
+from model.evaluation.examples import FewShot, examples_of
 from model.evaluation.matches import EvaluationMatches
 from model.evaluation.page import EvaluationPage
 from model.evaluation.recipe import EvaluationRecipe
 from model.evaluation.scores import EvaluationScores
-from model.evaluation.tasks import task_of
-from pipeline.errors import InputError
+from model.evaluation.tasks import Vqa, task_of
 from pipeline.stage import Stage
 from stages.filter import CorpusReader
 from stages.index import Database
@@ -30,9 +29,12 @@ def evaluation_stages(
     answers = EvaluationAnswers(recipe, contestants, databases)
     asked = {name: [cell for cell in answers.cells if cell.database == name] for name in databases}
     corpora = {name: _corpora(root, contestants, asked[name], recipe) for name, root in databases.items() if root}
-    task_of(recipe).questions(CorpusReader(recipe.pictures))
+    task = task_of(recipe)
+    task.questions(CorpusReader(recipe.pictures))
     for shots in recipe.shots:
-        examples_of(recipe, shots, task_of(recipe).told)
+        examples = examples_of(recipe, shots, task.told)
+        if isinstance(task, Vqa) and isinstance(examples, FewShot):
+            task.check_examples(examples.rows())
     drawn_from = [recipe.text_examples] if recipe.text_examples and not recipe.shots[0] else []
     retrieved_from = [root for some in corpora.values() for root in some]
     looked_through = dict.fromkeys([*recipe.trained_on, *retrieved_from, *drawn_from])
@@ -45,12 +47,6 @@ def _corpora(root: str, models: Mapping[str, Contestant], cells: Sequence[Cell],
     from model.evaluation.fitting import neighbors_shown
 
     database = Database.of_index(root)
-    assert database.index is not None, "opened by its index"
     for cell in cells:
-        if cell.k > database.index.rows:
-            raise InputError(
-                f"{root} holds {database.index.rows:,} pairs, and evaluation.neighbors asks for {cell.k} a picture: "
-                "set it to no more, or name another database"
-            )
         neighbors_shown(models[cell.model].checkpoint, root, cell.k, other_encoder=recipe.other_encoder)
     return [part.found(database.root) for part in database.corpora] if cells else []

@@ -1,6 +1,6 @@
 """What stands in front of a question: pairs of the train split, or the words of some."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
@@ -82,6 +82,11 @@ class FewShot:
         corpora = [self.reader.corpora[support["corpus"]] for support in supports]
         rows = [corpus.row(support["row_id"]) for corpus, support in zip(corpora, supports, strict=True)]
         return [Example(*self.told(row), corpus, row) for corpus, row in zip(corpora, rows, strict=True)]
+
+    def rows(self) -> Iterator[Mapping[str, Any]]:
+        """Every pair that is an example of some question, once."""
+        for corpus, row_id in {(s["corpus"], s["row_id"]) for some in self._supports.values() for s in some}:
+            yield self.reader.corpora[corpus].row(row_id)
 
     @cached_property
     def _supports(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:

@@ -17,7 +17,7 @@ def neighbors_shown(
     other_encoder: the index may have other keys than those that it was trained with.
 
     Raises InputError where one of the two is not there or the model sees no pictures, for another number than 0…k, and
-    for an index that holds no pair or has other keys.
+    for an index that holds fewer pairs or has other keys.
     """
     about = About.of(checkpoint)
     if index is None:
@@ -31,8 +31,10 @@ def neighbors_shown(
         database = Database.of_index(index)
         assert database.index is not None, "opened by its index"
         if database.index.rows < shown:
-            told = "the index of %s holds %d pairs that can be found, fewer than %d neighbours"
-            log.warning(told, index, database.index.rows, shown)
+            raise InputError(
+                f"the index of {index} holds {database.index.rows:,} pairs that can be found, fewer than the {shown} "
+                "neighbours that a picture is to have: ask for fewer (neighbors), or name another index"
+            )
         if not other_encoder:
             _check_keys(checkpoint, about.key_encoders, index, frozenset(encoders_of(database.readers)))
     return shown

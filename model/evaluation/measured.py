@@ -47,7 +47,7 @@ def _captions(rows: Sequence[Row], recipe: EvaluationRecipe) -> Measured:
     for name, metric, jar in (("meteor", meteor, recipe.meteor), ("spice", spice, recipe.spice)):
         value = metric(Java(jar), candidates=answers, references=references)
         found[name] = value if isinstance(value, NotComputed) else Figure(value, np.nan, np.nan)
-    found["clip_score"] = _mean([row["clip_score"] for row in rows if row["clip_score"] is not None], recipe.seed)
+    found["clip_score"] = _mean([row["clip_score"] for row in rows], recipe.seed)
     if rows[0]["k"]:
         copies = [_captioned(row) for row in rows]
         found["copied"] = _mean([each.copied for each in copies], recipe.seed)

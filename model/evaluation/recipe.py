@@ -54,6 +54,7 @@ class EvaluationRecipe(Section):
     prompt: str = ""  # between a picture and its caption or class, such as "Output:"
     beams: int = Field(3, ge=1)
     length_penalty: float = Field(0.0, ge=0)
+    cut: tuple[str, ...] = ("\n", "Output", "Question")  # an answer ends in front of the first of these
     new_tokens: Positive = (10, 20)  # at most; each is an answer of its own
     trained_on: tuple[Root, ...] = ()  # runs that are looked through for the pictures, beside the databases
     meteor: LocalPath | None = None  # meteor-1.5.jar; None: not computed

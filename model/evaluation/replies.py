@@ -31,7 +31,9 @@ def _spoken(examiner: Examiner, asked: Sequence[Asked], recipe: EvaluationRecipe
     made = zip(asked, examiner.prompts(asked, recipe.new_tokens[-1]), strict=True)
     prompted = [(each.question, prompt) for each, prompt in made if prompt is not None]
     for new_tokens in recipe.new_tokens if prompted else ():
-        decoding = Decoding(beams=recipe.beams, length_penalty=recipe.length_penalty, max_new_tokens=new_tokens)
+        decoding = Decoding(
+            beams=recipe.beams, length_penalty=recipe.length_penalty, max_new_tokens=new_tokens, cut=recipe.cut
+        )
         said = examiner.sight.answerer.say([prompt.chunks for _, prompt in prompted], decoding)
         for (question, prompt), answer in zip(prompted, said, strict=True):
             yield Reply(question, answer, new_tokens, prompt)

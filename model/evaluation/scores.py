@@ -21,6 +21,7 @@ from model.evaluation.matches import EvaluationMatches, Match, read_matches
 from model.evaluation.measured import Row, measured
 from model.evaluation.recipe import EvaluationRecipe
 from model.evaluation.tasks import task_of
+from pipeline.checksums import sha256_of_file
 from pipeline.errors import ShardFailed
 from pipeline.recipe import Json
 from pipeline.schemas import SCORES
@@ -46,7 +47,8 @@ class EvaluationScores(Stage[None]):
         return Resources(memory_gib=4)
 
     def settings(self) -> Mapping[str, Json]:
-        jars = self.recipe.model_dump(mode="json", include={"meteor", "spice"})
+        named = {"meteor": self.recipe.meteor, "spice": self.recipe.spice}
+        jars = {name: sha256_of_file(jar) if jar and jar.is_file() else None for name, jar in named.items()}
         databases = {name: list(corpora) for name, corpora in self.databases.items()}
         looked_through: dict[str, Json] = {"trained_on": list(self.recipe.trained_on), "databases": databases}
         return jars | looked_through | {"seed": self.recipe.seed, "missing": what_is_missing(self.recipe.pictures)}

@@ -4,7 +4,7 @@ A task makes the questions of a set, and tells what stands behind an example's p
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +90,15 @@ class Vqa:
         if asked is None:
             raise InputError(f"evaluation.vqa.example_questions asks nothing about {row['image_id']}, an example")
         return self._asked(asked), max(asked.answers, key=asked.answers.count)
+
+    def check_examples(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Raises InputError where nothing is asked about some of them."""
+        lacking = sorted({str(row["image_id"]) for row in rows if row["image_id"] not in self._examples})
+        if lacking:
+            raise InputError(
+                f"{self.files.example_questions} asks nothing about {len(lacking):,} of the examples' pictures, "
+                f"by image_id: {some_of(lacking)}"
+            )
 
     @cached_property
     def _examples(self) -> dict[str | None, VqaQuestion]:

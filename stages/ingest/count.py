@@ -68,8 +68,10 @@ def describe(source: SourceRecipe, lists: Sequence[tuple[SourceRecipe, ListFile]
     """What decides a source's rows, for a fingerprint: never a path or a time. Of a list's content its size and ends,
     so that a start need not read all of it; ingest_count pins the rest."""
     files = [file for owner, file in lists if owner.name == source.name]
+    version = PRESETS[source.preset].version
     return {
         "preset": source.preset,
+        **({"version": version} if version > 1 else {}),
         "split": source.split,
         "files": [
             [name, size, sha256_of_ends(path, size)]

@@ -70,7 +70,8 @@ def sbu_pairs(document: dict[str, list[Json]], file: ListFile) -> Iterator[Value
 
 
 def coco_pairs(document: dict[str, list[Json]], file: ListFile) -> Iterator[Values | Fault]:
-    """A row an annotation."""
+    """A row an annotation, and behind them a row without a caption for every image that has none, which the checks
+    reject."""
     names = {image["id"]: image["file_name"] for image in document["images"]}
     for annotation in document["annotations"]:
         image, caption = annotation.get("image_id"), annotation.get("caption")
@@ -78,6 +79,10 @@ def coco_pairs(document: dict[str, list[Json]], file: ListFile) -> Iterator[Valu
             yield {"caption": caption, "image_id": str(image), "path": names[image]}
         else:
             yield malformed(f"image {image!r} is not among the images, or has no file name")
+    captioned = {annotation.get("image_id") for annotation in document["annotations"]}
+    for image, name in names.items():
+        if image not in captioned and isinstance(name, str):
+            yield {"caption": None, "image_id": str(image), "path": name}
 
 
 def karpathy_pairs(document: dict[str, list[Json]], file: ListFile) -> Iterator[Values | Fault]:

@@ -21,6 +21,7 @@ class Preset:
     columns: Mapping[str, str] = field(default_factory=dict)  # field → column; nsfw and watermark may be missing
     parts: tuple[str, ...] = ()  # words in the names of files that are one list together
     settings: frozenset[str] = frozenset()  # of a source, besides name, preset and files
+    version: int = 1  # raised when the same list gives other rows
 
     def reader(self, file: ListFile) -> Reader:
         """Raises InputError where the name tells that the file is something else."""
@@ -82,6 +83,7 @@ PRESETS: Mapping[str, Preset] = {
         "COCO captions JSON with images and annotations",
         {ANY: Document(("images", "annotations"), frozenset({"annotations", "coco_url", "file_name"}), coco_pairs)},
         settings=frozenset({"folder"}),
+        version=2,
     ),
     "karpathy": Preset(
         "Karpathy's JSON, images with sentences",

@@ -149,17 +149,14 @@ def index_of_two(database: str, tmp_path_factory: pytest.TempPathFactory) -> tup
     return root, kept
 
 
-def test_an_index_of_fewer_pairs_than_neighbours_gives_what_it_has_and_says_so(
-    index_of_two: tuple[str, set[int]],
-    pictures: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+def test_an_index_of_fewer_pairs_than_neighbours_is_refused_unless_fewer_are_asked_for(
+    index_of_two: tuple[str, set[int]], pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (index, kept), wants = index_of_two, saved(tmp_path / "wants", small_model(config(neighbors=3)))
-    found = told(capsys, wants, str(pictures), "--index", index)
+    assert main([wants, str(pictures), "--index", index]) == 2
+    assert "holds 2 pairs that can be found, fewer than the 3 neighbours" in capsys.readouterr().err
+    found = told(capsys, wants, str(pictures), "--index", index, "--neighbors", "2")
     assert [len(each["neighbors"]) for each in found] == [1 if number in kept else 2 for number in range(SCENES)]
-    assert "holds 2 pairs that can be found, fewer than 3 neighbours" in caplog.text
 
 
 def test_a_prompt_without_room_for_a_caption_costs_the_others_nothing(

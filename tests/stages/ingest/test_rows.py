@@ -238,13 +238,14 @@ def test_a_picture_inside_the_folder_is_taken(name: str) -> None:
 
 def test_local_lists_reject_rows_for_their_own_reasons(tmp_path: Path) -> None:
     images = [{"id": 1, "file_name": "a.jpg"}, {"id": 2, "file_name": "../../etc/passwd"}, {"id": 3, "file_name": None}]
+    images.append({"id": 4, "file_name": "uncaptioned.jpg"})
     captions = [(1, "good"), (2, "outside"), (9, "of no image"), (1, None), (1, 5), (1, "\ud800"), (3, "no name")]
     document = {"images": images, "annotations": [{"image_id": i, "caption": c} for i, c in captions]}
     files = [write_json(tmp_path / "c.json", document)]
     made = ingest(tmp_path / "root", {"name": "coco", "preset": "coco", "files": files, "folder": str(tmp_path)})
     assert [row["caption"] for row in made.urls] == ["good"]
     reasons = ["bad_path", "malformed_row", "null_caption", "malformed_row", "not_utf8", "malformed_row"]
-    assert list(made.reasons.values()) == reasons
+    assert list(made.reasons.values()) == [*reasons, "null_caption"]
 
 
 def test_a_picture_without_captions_and_captions_without_picture_are_rejects(tmp_path: Path) -> None:
