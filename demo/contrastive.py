@@ -4,7 +4,7 @@ import io
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from demo.pictures import Picture, encode
 from demo.recipe import EncoderRecipe
 from demo.scenes import PHRASINGS, Scene, caption, random_scene
+from demo.tags import Tags
 from stages.embed.towers import Towers
 
 log = logging.getLogger("pipeline.encoder")  # jobs show what `pipeline` has to say
@@ -52,13 +53,17 @@ def train(recipe: EncoderRecipe, config: Path) -> Trained:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         towers = Towers.load_files(config, weights=None)
+        tags = Tags(recipe.width) if recipe.tags else None
     towers.model.train().requires_grad_()
-    optimizer = _optimizer(towers.model, recipe.learning_rate)
+    optimizer = _optimizer(nn.ModuleList(filter(None, [towers.model, tags])), recipe.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _pace(step, recipe.steps))
     losses = []
     for step, pairs in enumerate(_batches(towers, recipe), 1):
         optimizer.zero_grad()
-        loss = contrastive_loss(towers, pairs)
+        images = nn.functional.normalize(towers.image_features(pairs.pixels), dim=1)
+        loss = contrastive_loss(towers, images, pairs.captions)
+        if tags and recipe.tags:
+            loss = loss + recipe.tags * tags.loss(images, pairs.scenes)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
@@ -70,10 +75,9 @@ def train(recipe: EncoderRecipe, config: Path) -> Trained:
     return Trained(towers, tuple(losses), round(time.monotonic() - started, 1))
 
 
-def contrastive_loss(towers: Towers, pairs: Pairs) -> Tensor:
-    """Each picture is to find its caption among the batch's, and each caption its picture."""
-    images = nn.functional.normalize(towers.image_features(pairs.pixels), dim=1)
-    texts = nn.functional.normalize(towers.text_features(towers.tokenize(pairs.captions)), dim=1)
+def contrastive_loss(towers: Towers, images: Tensor, captions: Sequence[str]) -> Tensor:
+    """images (N, D) of norm 1: each is to find its caption among the batch's, and each caption its picture."""
+    texts = nn.functional.normalize(towers.text_features(towers.tokenize(captions)), dim=1)
     logits = towers.model.logit_scale.exp() * images @ texts.T
     labels = torch.arange(len(logits))
     return (nn.functional.cross_entropy(logits, labels) + nn.functional.cross_entropy(logits.T, labels)) / 2

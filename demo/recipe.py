@@ -21,6 +21,17 @@ class DemoRecipe(Section):
         return self.folder / "truth.parquet"
 
 
+class WorldRecipe(Section):
+    """Of demo.worlds; how many pictures each of its lists shows."""
+
+    seed: int = 1  # of own, and of what is held out
+    other_seed: int = 2
+    own: int = Field(3000, ge=1)
+    other: int = Field(2000, ge=1)
+    test: int = Field(300, ge=2, multiple_of=2)  # half of each domain
+    side_px: int = Field(96, ge=16)  # of every picture, which is square
+
+
 CLIP_VOCABULARY = 49408  # tokens of CLIP's own tokenizer, which is part of open_clip
 
 
@@ -44,6 +55,7 @@ class EncoderRecipe(Section):
     seed: int = 1
     steps: int = Field(270, ge=1)
     batch: int = Field(64, ge=2)  # pairs a step, no caption twice
+    tags: float | None = Field(None, gt=0)  # weight of a second loss: of what the pictures' embeddings tell (demo.tags)
     learning_rate: float = Field(2e-3, gt=0)  # at its highest
     width: int = Field(128, multiple_of=8)  # of the text tower, and of the embedding
     image_px: int = Field(64, ge=32, multiple_of=32)

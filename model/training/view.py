@@ -36,6 +36,7 @@ class Step:
     tokens: int  # without padding
     padding: float  # share of the positions
     skipped: Mapping[str, int]  # reason → samples
+    flops: int = 0  # useful ones, by model.flops
     mfu: float | None = None  # useful FLOPs ÷ (peak × time); None where the peak is not known
     memory_gib: float  # the largest so far
     gates: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # layer → tanh of both gates; mostly empty

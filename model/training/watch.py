@@ -96,7 +96,7 @@ class Watch:
         work = [micro.work for micro in update.micro_batches]
         tokens = sum(each.tokens for each in work)
         places = sum(micro.batch.tokens.numel() for micro in update.micro_batches)
-        number = update.number + 1
+        number, flops = update.number + 1, self._flops(stepped)
         return Step(
             update=number,
             updates=section.updates,
@@ -108,21 +108,23 @@ class Watch:
             tokens=tokens * self.world.rank.of,
             padding=1 - tokens / places,
             skipped=stepped.skipped,
-            mfu=self._mfu(stepped),
+            flops=flops * self.world.rank.of,
+            mfu=self._mfu(flops, stepped),
             memory_gib=_memory_gib(self.world.device),
             gates=gate_values(self.model) if number % GATES_EVERY == 0 else {},
         )
 
-    def _mfu(self, stepped: Stepped) -> float | None:
-        """Of this process' device, without what it waited for others to be done."""
-        peak = _peak_flops(self.world.device)
-        if peak is None:
-            return None
-        flops = sum(
+    def _flops(self, stepped: Stepped) -> int:
+        """Of this process."""
+        return sum(
             sum(training_flops(self.model.config, micro.work, trained=self.parts).values())
             for micro in stepped.update.micro_batches
         )
-        return flops / (peak * sum(stepped.seconds.values()))
+
+    def _mfu(self, flops: int, stepped: Stepped) -> float | None:
+        """Of this process' device, without what it waited for others to be done."""
+        peak = _peak_flops(self.world.device)
+        return None if peak is None else flops / (peak * sum(stepped.seconds.values()))
 
 
 def _folder(recipe: TrainRecipe) -> Path | None:

@@ -7,12 +7,14 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from demo.contrastive import draw_pairs, train
 from demo.encoder import TrainEncoder
 from demo.encoder_report import recall, unlike
 from demo.recipe import EncoderRecipe
-from demo.scenes import random_scene
+from demo.scenes import Scene, random_scene
+from demo.tags import TAGS, Tags
 from pipeline.commits import Committed, StageFolder
 from pipeline.executor import LocalExecutor
 from pipeline.run import Run
@@ -75,6 +77,27 @@ def test_no_caption_stands_twice_in_a_batch(encoder: Committed) -> None:
     towers = Towers.load_files(encoder.path("config"), None)
     pairs = draw_pairs(towers, 300, Random(1))
     assert len(set(pairs.captions)) == len(pairs.scenes) == len(pairs.pixels) == 300
+
+
+def test_tags_ask_an_embedding_for_every_attribute_of_its_scene() -> None:
+    """An embedding that says which value each attribute has costs nothing; one that says another's costs much."""
+    scenes = [Scene("ball", "red", 1, "beach", "plain", 0), Scene("star", "blue", 4, "city", "dotted", 0)]
+    tags = Tags(2)
+    for name, values in TAGS.items():
+        head = tags.heads[name]
+        assert isinstance(head, torch.nn.Linear)
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+        for axis, scene in enumerate(scenes):
+            head.weight.data[values.index(getattr(scene, name)), axis] = 1.0
+    assert tags.loss(torch.eye(2), scenes).item() < 0.01
+    assert tags.loss(torch.eye(2).flip(0), scenes).item() > 10 * len(TAGS) * 0.9
+
+
+def test_an_encoder_with_tags_has_other_weights_of_the_same_names(encoder: Committed, tmp_path: Path) -> None:
+    tagged = trained(tmp_path, TINY.model_copy(update={"tags": 1.0}))
+    assert tagged.entry("weights").sha256 != encoder.entry("weights").sha256
+    assert load_file(tagged.path("weights")).keys() == load_file(encoder.path("weights")).keys()
 
 
 def test_recall_counts_the_rows_that_find_their_own() -> None:

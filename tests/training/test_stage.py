@@ -60,6 +60,7 @@ def same(one: Path, other: Path) -> None:
     assert told == updates_told(other, "retrofit")
     assert [line["update"] for line in told if "losses" in line] == list(range(1, UPDATES + 1))
     assert [line["update"] for line in told if "evaluation" in line] == [6, 12]
+    assert all(line["flops"] > 0 for line in told if "losses" in line)
 
 
 # ── killed and resumed ──
