@@ -165,6 +165,7 @@ def test_a_failing_driver_fails_the_submission_and_says_why(head: Head) -> None:
     assert "min_clipscore is not a setting" in failed.stdout
 
 
+@pytest.mark.slow
 def test_a_relative_root_is_refused_on_a_cluster(head: Head) -> None:
     failed = head.submit("--", "python", "jobs/build_index.py", "jobs/recipes/demo.yaml", "root=runs/somewhere")
     assert failed.returncode != 0

@@ -144,6 +144,7 @@ def test_what_another_client_has_just_written_is_seen_at_once(s3: ObjectStore, e
     assert s3.read("commits/1") == b"winner"
 
 
+@pytest.mark.slow
 def test_a_listing_has_as_many_keys_as_there_are(s3: ObjectStore) -> None:
     names = {f"{n:04d}" for n in range(1100)}  # a page of S3 has 1,000
     with ThreadPoolExecutor(8) as pool:
