@@ -81,12 +81,6 @@ class Answerer:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         return cls(found.model.to(device).eval(), SequenceBuilder(found.model.config, found.tokenizer), device)
 
-    @property
-    def neighbors(self) -> int:
-        """k: as many the model reads of a picture."""
-        retrieval = self.model.config.retrieval
-        return 0 if retrieval.mode == "none" else retrieval.neighbors
-
     def room(self, prompt: Prompt) -> int:
         """Positions that are left behind it; negative where it is too long."""
         return self.model.config.language_model.positions - len(self.builder.segment(prompt))

@@ -1,6 +1,5 @@
 """Captions with their neighbours as one HTML page that needs no script, no network and no other file."""
 
-import base64
 import io
 from collections.abc import Sequence
 from html import escape
@@ -9,7 +8,7 @@ from PIL import Image
 
 from model.evaluation.captioner import Caption
 from model.evaluation.live_index import LiveIndex, Neighbor
-from model.training.captions_page import POLICY
+from model.training.captions_page import POLICY, picture_tag
 
 PICTURE, SMALL = 256, 128  # px, the longer side
 STYLE = """
@@ -52,7 +51,4 @@ def _neighbor(neighbor: Neighbor, index: LiveIndex | None) -> str:
 
 def _image(jpeg: bytes, longest: int) -> str:
     with Image.open(io.BytesIO(jpeg)) as picture:
-        picture.thumbnail((longest, longest))
-        written = io.BytesIO()
-        picture.save(written, "JPEG", quality=85)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}" alt="">'
+        return picture_tag(picture, longest)

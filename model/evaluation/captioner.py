@@ -17,14 +17,13 @@ from torch import Tensor
 from model.evaluation.answerer import Answerer, Decoding
 from model.evaluation.fitting import neighbors_shown
 from model.evaluation.given import Given
-from model.evaluation.live_index import LiveIndex, Neighbor, Neighbors, Stored
+from model.evaluation.live_index import NOTHING, LiveIndex, Neighbor, Neighbors, Stored
 from model.evaluation.sight import Seen, Sight
 from model.sequence import Chunk
 from pipeline.reasons import Reason
 from stages.download import DownloadRecipe, stored_picture
 
 BATCH = 16  # pictures that are captioned together
-NOTHING = Neighbors((), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

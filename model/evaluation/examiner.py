@@ -10,12 +10,10 @@ from typing import Any
 
 from model.evaluation.evaluation_set import Question
 from model.evaluation.examples import Example
-from model.evaluation.live_index import Neighbors
+from model.evaluation.live_index import NOTHING, Neighbors
 from model.evaluation.sight import Seen, Sight
 from model.sequence import Chunk
 from stages.filter import CorpusReader
-
-NOTHING = Neighbors((), 0)
 
 
 @dataclass(frozen=True)

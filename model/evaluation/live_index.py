@@ -51,6 +51,9 @@ class Neighbors:
     removed: int  # hits that show a picture of the prompt, ranked before the last that is kept
 
 
+NOTHING = Neighbors((), 0)
+
+
 class LiveIndex:
     """A finished index and the encoder of its vectors. Raises InputError where one of them cannot be opened."""
 

@@ -4,7 +4,6 @@ Reads   evaluation_answers, evaluation_scores; corpus: the set's, for the pictur
 Writes  page
 """
 
-import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from model.evaluation.answers import EvaluationAnswers
 from model.evaluation.recipe import EvaluationRecipe
 from model.evaluation.scores import CELL, EvaluationScores
 from model.evaluation.table import notes, scores_table
-from model.training.captions_page import POLICY, STYLE
+from model.training.captions_page import POLICY, STYLE, picture_tag
 from pipeline.recipe import Json
 from pipeline.stage import Counts, Input, Need, Resources, Stage
 from pipeline.storage import absolute_root
@@ -27,7 +26,6 @@ from pipeline.writer import ShardWriter, Task
 from stages.filter import Corpus, CorpusReader
 
 SHOWN = 24  # questions
-PICTURE = 192  # px, the longer side
 LAYOUT = """
 td { overflow-wrap: normal; } .figures td, .figures th { text-align: right; white-space: nowrap; padding-right: 12px; }
 .asked { display: flex; gap: 24px; margin: 32px 0 12px; } .asked img { width: auto; align-self: flex-start; }
@@ -110,7 +108,4 @@ def _neighbors(neighbors: Sequence[Row]) -> str:
 
 def _image(jpeg: bytes) -> str:
     with Image.open(io.BytesIO(jpeg)) as picture:
-        picture.thumbnail((PICTURE, PICTURE))
-        written = io.BytesIO()
-        picture.save(written, "JPEG", quality=85)
-    return f'<img src="data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}" alt="">'
+        return picture_tag(picture)

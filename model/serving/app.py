@@ -22,7 +22,7 @@ from starlette.routing import Route
 from model.serving.errors import RETRY_AFTER_S, Fault, RequestError
 from model.serving.limits import Limits
 from model.serving.meters import Meters
-from model.serving.parameters import refuse_unknown, whole_number, words
+from model.serving.parameters import refuse_unknown, row_id_of, whole_number, words
 from model.serving.wire import About, Wish
 from pipeline.errors import PipelineError
 
@@ -54,7 +54,9 @@ class Ask(Protocol):
 def application(ask: Ask, about: About, limits: Limits) -> Starlette:
     """about: what the replicas have opened."""
     front = _Front(ask, about, limits)
-    return Starlette(routes=front.routes(), exception_handlers={HTTPException: front.no_route})
+    app = Starlette(routes=front.routes(), exception_handlers={HTTPException: front.no_route})
+    app.router.redirect_slashes = False  # a redirect is no answer: "/caption/" is not there
+    return app
 
 
 @dataclass
@@ -69,7 +71,7 @@ class _Front:
         return [
             self._route("/caption", self._bounded(self.caption), "POST"),
             self._route("/search", self._bounded(self.search), "GET", "POST"),
-            self._route("/picture/{row_id:int}", self._bounded(self.picture), "GET"),
+            self._route("/picture/{row_id}", self._bounded(self.picture), "GET"),
             self._route("/health", self.health, "GET"),
             self._route("/metrics", self.metrics, "GET"),
             *(self._route(path, self.page, "GET") for path in FILES),
@@ -100,7 +102,8 @@ class _Front:
 
     async def picture(self, request: Request) -> Response:
         self._need_index()
-        return Response(await self._asked("picture", request.path_params["row_id"]), media_type="image/jpeg")
+        row_id = row_id_of(request)
+        return Response(await self._asked("picture", row_id), media_type="image/jpeg")
 
     async def health(self, request: Request) -> Response:
         try:

@@ -56,7 +56,7 @@ class Opened:
 def _told(caption: Caption) -> Record | RequestError:
     if caption.caption is None:
         reason, _, detail = caption.error.partition(": ")
-        return RequestError(Fault.BAD_PARAMETER, detail) if reason == Reason.PROMPT_TOO_LONG else unfit(reason, detail)
+        return RequestError(Fault.BAD_PARAMETER, detail) if reason == Reason.PROMPT_TOO_LONG else unfit(caption.error)
     return {
         "caption": caption.caption,
         "neighbors": [hit(each.pair, each.similarity) for each in caption.neighbors],

@@ -1,4 +1,4 @@
-"""The parameters of a request's query. Each raises RequestError, which says what is allowed."""
+"""The parameters of a request, of its query and its path. Each raises RequestError, which says what is allowed."""
 
 import re
 from collections.abc import Collection
@@ -29,6 +29,13 @@ def words(request: Request, name: str, most_chars: int) -> str:
     if not 1 <= len(given) <= most_chars:
         raise _bad(f"{name} has {len(given):,} characters; allowed are 1 to {most_chars:,}")
     return given
+
+
+def row_id_of(request: Request) -> int:
+    given: str = request.path_params["row_id"]
+    if not re.fullmatch(r"[0-9]{1,18}", given):  # int() refuses thousands of digits
+        raise RequestError(Fault.NOT_FOUND, f"no pair of the index has the row id {given[:40]}")
+    return int(given)
 
 
 def _bad(message: str) -> RequestError:

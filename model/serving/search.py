@@ -3,11 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from model.evaluation.captioner import as_stored
+from model.evaluation.given import Given
 from model.evaluation.live_index import LiveIndex
 from model.serving.errors import Fault, RequestError
 from model.serving.wire import Record
 from pipeline.reasons import Reason
-from stages.download import DownloadRecipe, stored_picture
 from stages.index import QueryEncoder, Retriever
 
 _OF_ANOTHER_KIND = {Reason.NOT_AN_IMAGE, Reason.UNSUPPORTED_FORMAT, Reason.ANIMATED}
@@ -17,8 +18,9 @@ class Search:
     """Raises InputError where the index, or the model of its vectors, cannot be opened."""
 
     def __init__(self, root: str, live: LiveIndex | None) -> None:
-        """live: the same index, where a model reads it already: its encoder is shared."""
-        self._by_text, self._by_picture = Retriever(root, direction="text"), Retriever(root, direction="image")
+        """live: the same index, where a model reads it already: what it has opened is shared."""
+        self._by_text = Retriever(root, direction="text")
+        self._by_picture = live.retriever if live else Retriever(root, direction="image")
         self._encoder = QueryEncoder(live.towers) if live else QueryEncoder.of(self._by_text.database)
 
     @property
@@ -49,18 +51,18 @@ def hit(pair: Mapping[str, Any], similarity: float) -> Record:
     return told | {"similarity": similarity, "picture": f"/picture/{pair['row_id']}"}
 
 
-def unfit(reason: str, detail: str) -> RequestError:
-    """A picture that a crawl would not store, and why."""
+def unfit(error: str) -> RequestError:
+    """error: why a crawl would not store a picture, as of Caption.error."""
+    reason = error.partition(": ")[0]
     fault = Fault.NOT_A_PICTURE if reason in _OF_ANOTHER_KIND else Fault.BAD_PICTURE
     taken = "; taken are JPEG, PNG, WEBP, BMP and GIF of one frame, sent as the file's bytes"
-    return RequestError(fault, f"{reason}: {detail}{taken if fault == Fault.NOT_A_PICTURE else ''}")
+    return RequestError(fault, f"{error}{taken if fault == Fault.NOT_A_PICTURE else ''}")
 
 
 def _fitted(body: bytes) -> bytes | RequestError:
     """As a crawl would store it."""
-    refused: list[RequestError] = []
-    stored = stored_picture(body, DownloadRecipe(), lambda why, detail: refused.append(unfit(why, detail)))
-    return stored.jpeg if stored else refused[0]
+    stored = as_stored(Given("", body))
+    return unfit(stored) if isinstance(stored, str) else stored.jpeg
 
 
 def _hits(retriever: Retriever, vectors: Any, k: int) -> list[Record]:

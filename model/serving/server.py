@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from pipeline.errors import InputError
 
 LAST_S = 5  # that requests at work may take when the service is to end
+HEAD_BYTES = 1 << 16  # of a request that has not come whole
 
 
 def listening(host: str, port: int) -> socket.socket:
@@ -30,6 +31,8 @@ def address(listener: socket.socket) -> str:
 def server_of(app: Starlette) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
+        http="h11",  # httptools would hold a head of any size
+        h11_max_incomplete_event_size=HEAD_BYTES,
         lifespan="off",
         ws="none",
         log_level="warning",

@@ -8,6 +8,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from torch import Tensor
 from model.training.captions import Captioned
 from model.training.grounding import Grounding
 from model.training.samples import Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 PICTURE = 192  # px, the longer side
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -83,10 +87,14 @@ def _picture(sample: Sample, pictures: Mapping[str, Tensor]) -> Tensor | None:
 def _thumbnail(picture: Tensor) -> str:
     from PIL import Image
 
-    small = Image.fromarray(picture[0].permute(1, 2, 0).cpu().numpy())
-    small.thumbnail((PICTURE, PICTURE))
+    return picture_tag(Image.fromarray(picture[0].permute(1, 2, 0).cpu().numpy()))
+
+
+def picture_tag(picture: "Image", longest: int = PICTURE) -> str:
+    """An img that holds its picture. longest: px, of the longer side; a larger one is shrunk in place."""
+    picture.thumbnail((longest, longest))
     written = io.BytesIO()
-    small.save(written, "JPEG", quality=85)
+    picture.save(written, "JPEG", quality=85)
     return f'<img src="data:image/jpeg;base64,{base64.b64encode(written.getvalue()).decode()}" alt="">'
 
 

@@ -175,6 +175,12 @@ def test_a_body_that_is_too_large_is_refused_before_all_of_it_has_come(address: 
         assert told(connection).error == (413, "too_large")
 
 
+def test_a_head_that_does_not_end_is_not_held(address: str) -> None:
+    endless = conversation(address, b"GET /health HTTP/1.1\r\nHost: here\r\nX: ")
+    with endless as connection, pytest.raises(ConnectionError):
+        connection.sendall(b"a" * 50_000_000)
+
+
 def test_a_request_beyond_those_that_may_wait_is_to_come_again(here: Here, bodies: list[bytes]) -> None:
     with served(here.ask, here.about, Limits(requests=1)) as address:
         slow = head("/caption?max_new_tokens=1", f"Content-Length: {len(bodies[0])}")
@@ -218,7 +224,7 @@ def test_requests_are_counted_by_route_and_status(here: Here, bodies: list[bytes
         asked(f"{address}/caption", b"no picture")
         asked(f"{address}/picture/{SCENES}")
         asked(f"{address}/nothing")
-        counted = [("/caption", "200"), ("/caption", "415"), ("/picture/{row_id:int}", "404"), ("other", "404")]
+        counted = [("/caption", "200"), ("/caption", "415"), ("/picture/{row_id}", "404"), ("other", "404")]
         found = [metric(address, "revilm_requests_total", route=route, status=status) for route, status in counted]
         assert found == [3, 1, 1, 1]
         assert metric(address, "revilm_request_seconds_count", route="/caption") == 4
@@ -232,6 +238,8 @@ def test_requests_are_counted_by_route_and_status(here: Here, bodies: list[bytes
         ("POST", "/nothing", (404, "not_found")),
         ("GET", "/picture/first", (404, "not_found")),
         ("GET", f"/picture/{10**30}", (404, "not_found")),
+        ("GET", f"/picture/{'9' * 5000}", (404, "not_found")),
+        ("POST", "/caption/", (404, "not_found")),
         ("GET", "/caption", (405, "wrong_method")),
         ("DELETE", "/search", (405, "wrong_method")),
         ("POST", "/", (405, "wrong_method")),
