@@ -9,6 +9,7 @@ Runs until SIGINT or SIGTERM. The page at / takes pictures; docs/serving.md says
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -29,7 +30,7 @@ Number = TypeVar("Number", int, float)
 
 def positive(kind: Callable[[str], Number]) -> Callable[[str], Number]:
     def number(text: str) -> Number:
-        if not kind(text) > 0:
+        if not 0 < kind(text) < math.inf:
             raise ValueError(text)
         return kind(text)
 

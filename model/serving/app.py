@@ -23,7 +23,7 @@ from model.serving.errors import RETRY_AFTER_S, Fault, RequestError
 from model.serving.limits import Limits
 from model.serving.meters import Meters
 from model.serving.parameters import refuse_unknown, row_id_of, whole_number, words
-from model.serving.wire import About, Wish
+from model.serving.wire import Served, Wish
 from pipeline.errors import PipelineError
 
 log = logging.getLogger("pipeline")
@@ -51,7 +51,7 @@ class Ask(Protocol):
     def __call__(self, method: str, *arguments: Any) -> Awaitable[Any]: ...
 
 
-def application(ask: Ask, about: About, limits: Limits) -> Starlette:
+def application(ask: Ask, about: Served, limits: Limits) -> Starlette:
     """about: what the replicas have opened."""
     front = _Front(ask, about, limits)
     app = Starlette(routes=front.routes(), exception_handlers={HTTPException: front.no_route})
@@ -62,7 +62,7 @@ def application(ask: Ask, about: About, limits: Limits) -> Starlette:
 @dataclass
 class _Front:
     ask: Ask
-    about: About
+    about: Served
     limits: Limits
     meters: Meters = field(default_factory=Meters)
     _held: int = 0
@@ -108,7 +108,7 @@ class _Front:
     async def health(self, request: Request) -> Response:
         try:
             async with asyncio.timeout(HEALTH_S):
-                found: About = await self.ask("about")
+                found: Served = await self.ask("about")
         except TimeoutError:
             raise RequestError(Fault.UNAVAILABLE, f"no replica has answered for {HEALTH_S:g} s") from None
         return _json({"status": "ok", **asdict(found), "limits": asdict(self.limits)})

@@ -8,13 +8,13 @@ from model.evaluation.captioner import Caption, Captioner
 from model.evaluation.given import Given
 from model.serving.errors import Fault, RequestError
 from model.serving.search import Search, hit, unfit
-from model.serving.wire import About, Record, Wish
+from model.serving.wire import Record, Served, Wish
 from pipeline.reasons import Reason
 
 
 @dataclass(frozen=True)
 class Opened:
-    about: About
+    about: Served
     captioner: Captioner
     search: Search | None
 
@@ -25,7 +25,7 @@ class Opened:
         Raises InputError where one of the two cannot be opened or they do not go together."""
         captioner = Captioner.open(checkpoint, index, Decoding(), other_encoder=other_encoder)
         search = Search(index, captioner.index) if index else None
-        about = About(
+        about = Served(
             checkpoint=checkpoint,
             index=index,
             pairs=search.pairs if search else 0,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from model.serving.batches import Batches
 from model.serving.errors import RequestError
-from model.serving.wire import About, Record, Wish
+from model.serving.wire import Record, Served, Wish
 from pipeline.errors import PipelineError
 from pipeline.threads import set_threads
 
@@ -30,7 +30,7 @@ class Replica:
         with suppress(PipelineError):  # is told to whoever asks first
             self._open()
 
-    async def about(self) -> About:
+    async def about(self) -> Served:
         """Raises PipelineError where checkpoint or index cannot be opened."""
         return self._open().about
 

@@ -8,7 +8,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class About:
+class Served:
     """What a replica has opened."""
 
     checkpoint: str

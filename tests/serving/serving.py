@@ -15,7 +15,7 @@ from model.serving.app import Ask, application
 from model.serving.limits import Limits
 from model.serving.replica import Replica
 from model.serving.server import address, listening, server_of
-from model.serving.wire import About
+from model.serving.wire import Served
 
 WAITING_S = 60
 
@@ -47,7 +47,7 @@ class Here:
 
 
 @contextmanager
-def served(ask: Ask, about: About, limits: Limits | None = None) -> Iterator[str]:
+def served(ask: Ask, about: Served, limits: Limits | None = None) -> Iterator[str]:
     """→ the address."""
     with listening("127.0.0.1", 0) as listener:
         server = server_of(application(ask, about, limits or Limits()))

@@ -18,13 +18,13 @@ from model.evaluation.captioner import Captioner
 from model.evaluation.given import Given
 from model.serving.errors import Fault, RequestError
 from model.serving.limits import Limits
-from model.serving.wire import About
+from model.serving.wire import Served
 from pipeline.errors import InputError
 from stages.index import QueryEncoder, Retriever
 from tests.serving.conftest import NEIGHBORS, SCENES, Made
 from tests.serving.serving import Answer, Here, asked, served
 
-NOTHING = About(checkpoint="none", index="none", pairs=9, neighbors=2, device="cpu")
+NOTHING = Served(checkpoint="none", index="none", pairs=9, neighbors=2, device="cpu")
 
 
 @pytest.fixture(scope="module")
