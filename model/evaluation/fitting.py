@@ -22,9 +22,7 @@ def neighbors_shown(
     about = About.of(checkpoint)
     if index is None:
         if wanted:
-            raise InputError(
-                f"neighbors is {wanted}, and there is no index to take them from: name one"
-            )
+            raise InputError(f"neighbors is {wanted}, and there is no index to take them from: name one")
         return 0
     if wanted is not None and not 0 <= wanted <= about.neighbors:
         raise InputError(
