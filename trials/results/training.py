@@ -107,10 +107,13 @@ class Seed:
     seed: int
 
     def stages(self) -> list[Training]:
-        """In the order in which they run; the arms wait for no other arm."""
+        """In an order in which they can run. The arms wait for no other arm, and of stages that are ready a run begins
+        with the last: with the retrofit, for which cross waits."""
         found = [self._language()] if self.recipe.training.language else []
-        found += [self._retrofit()] if "cross" in self.recipe.modes else []
-        return [*found, *map(self._pretrain, self.recipe.modes)]
+        for mode in self.recipe.modes:
+            found += [self._retrofit()] if mode == "cross" else []
+            found.append(self._pretrain(mode))
+        return found
 
     @property
     def name(self) -> str:
