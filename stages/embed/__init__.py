@@ -140,8 +140,9 @@ class Embedder:
     recipe: EmbedRecipe
 
     @classmethod
-    def of(cls, root: str, device: str = "auto") -> "Embedder":
-        """device: where it is to compute now.
+    def of(cls, root: str, device: str = "auto", *, to_the_bit: bool = True) -> "Embedder":
+        """device: where it is to compute now. to_the_bit: False: only its meaning has to be that of the vectors, as for
+        queries; these may also be of a run that does not say how it made them.
 
         Raises InputError where the recipe beside the vectors is missing, names a model that is not here, or another one
         than they were made by: it may have been written over, and a file of weights too.
@@ -156,7 +157,7 @@ class Embedder:
             ) from None
         except ValidationError as error:
             raise InputError(f"{folder.root}/recipe.yaml names no model that is here: {error}") from None
-        _refuse_other_model(folder, embed)
+        _refuse_other_model(folder, embed, to_the_bit=to_the_bit)
         return cls(folder.root, embed)
 
     @property
@@ -169,12 +170,14 @@ class Embedder:
         return open_towers(self.recipe, Whole.open(self.root, OWN) if self.recipe.model == OWN else None)
 
 
-def _refuse_other_model(folder: StageFolder, asked: EmbedRecipe) -> None:
+def _refuse_other_model(folder: StageFolder, asked: EmbedRecipe, *, to_the_bit: bool) -> None:
     plan = folder.plan()
+    if plan is None and not to_the_bit:
+        return
     if plan is None:
         raise InputError(f"{folder.root} holds no vectors that a model made: its stage {Embed.name} was never run")
     made, said = plan.parts["settings"], Embed(asked).settings()
-    for name in {**made, **said}:
+    for name in {**made, **said} if to_the_bit else ("model", "weights"):
         if made.get(name) != said.get(name):
             raise InputError(
                 f"{folder.root}/recipe.yaml says that {name} of embed is {said.get(name)!r}, but the vectors there "

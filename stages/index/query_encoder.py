@@ -30,7 +30,7 @@ class QueryEncoder:
         import torch
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(Embedder.of(database.readers[0].roots[0], device).open())
+        return cls(Embedder.of(database.readers[0].roots[0], device, to_the_bit=False).open())
 
     def texts(self, texts: Sequence[str]) -> Scores:
         """→ (Q, D) float32 of norm 1."""
