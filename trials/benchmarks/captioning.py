@@ -14,17 +14,12 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from demo.scenes import random_scene, render
-from pipeline.commits import Whole
 from pipeline.executor import LocalExecutor
-from pipeline.recipe import Json
 from pipeline.run import Run
-from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
-from pipeline.writer import ShardWriter, Task
-from trials.benchmarks.vector_corpus import metadata
-from trials.benchmarks.vectors import Half, clip_like
+from trials.benchmarks.vector_corpus import GivenCorpus
+from trials.benchmarks.vectors import clip_like
 
 if TYPE_CHECKING:
     from model.evaluation.captioner import Caption, Captioner
@@ -34,7 +29,6 @@ if TYPE_CHECKING:
     from trials.benchmarks.model_samples import Captions
 
 Line = tuple[str, str]
-SHARD_ROWS = 10_000
 ENCODER = "ViT-B-32"
 
 
@@ -46,34 +40,6 @@ class Sizes:
     new_tokens: int = 20
     beams: int = 3
     repetitions: int = 3
-
-
-@dataclass(frozen=True)
-class CaptionedVectors(Stage[None]):
-    """A corpus of drawn vectors, with these captions again and again."""
-
-    vectors: Half  # (N, D)
-    captions: Sequence[str]
-    name, version = "corpus", 1
-
-    def settings(self) -> Mapping[str, Json]:
-        return {"rows": len(self.vectors)}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        firsts = range(0, len(self.vectors), SHARD_ROWS)
-        return Plan([Shard(shard_id(n), {"first": first}) for n, first in enumerate(firsts)], {"inputs": []})
-
-    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        first = task.params["first"]
-        here = self.vectors[first : first + SHARD_ROWS]
-        rows = range(first, first + len(here))
-        out.array("img_emb", "img_emb/img_emb_{stem}.npy", here)
-        out.array("text_emb", "text_emb/text_emb_{stem}.npy", here)
-        table = metadata(rows)
-        place, said = table.column_names.index("caption"), [self.captions[row % len(self.captions)] for row in rows]
-        table = table.set_column(place, table.schema.field("caption"), pa.array(said))
-        out.table("metadata", "metadata/metadata_{stem}.parquet", table)
-        return Counts(len(here), len(here))
 
 
 def captioning(sizes: Sizes = Sizes()) -> Iterator[Line]:
@@ -110,7 +76,7 @@ def indexed(folder: Path, sizes: Sizes, texts: "Captions") -> str:
     weights = folder.absolute() / "encoder.safetensors"
     save_file(Towers.load(ENCODER, None).model.state_dict(), weights)
     vectors = np.concatenate([*clip_like(sizes.pairs, seed=1)])
-    stages = [CaptionedVectors(vectors, texts.texts), *index_stages(IndexRecipe(min_recall=None, queries=100))]
+    stages = [GivenCorpus(vectors, texts.texts), *index_stages(IndexRecipe(min_recall=None, queries=100))]
     recipe = f"embed: {{model: {ENCODER}, pretrained: {weights}}}"
     assert Run(str(folder / "root"), stages, recipe=recipe).execute(LocalExecutor()).exit_code == 0
     return str(folder / "root")

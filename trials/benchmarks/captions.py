@@ -6,53 +6,24 @@ vectors are worth, and beside exact search what the index costs.
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.commits import Whole
 from pipeline.errors import InputError
 from pipeline.executor import LocalExecutor
-from pipeline.recipe import Json
 from pipeline.run import Run
-from pipeline.stage import Counts, Plan, Shard, Stage, shard_id
-from pipeline.writer import ShardWriter, Task
 from stages.index import Database, IndexRecipe, Retriever, exact_search, index_stages
-from stages.index.vectors import Half, Ids
-from trials.benchmarks.vector_corpus import metadata
+from stages.index.vectors import Ids
+from trials.benchmarks.vector_corpus import GivenCorpus
 from trials.benchmarks.vectors import caption_vectors
 
 DATA = Path(os.environ.get("REVILM_DATA", "../shared/data"))
 KEPT = Path("runs/benchmark-captions")
-SHARD_ROWS = 10_000
 ASKING, K = 5000, 10
 FLICKR, PER_PICTURE = 39_985, 5  # captions, in the order of their pictures
 Line = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Captions(Stage[None]):
-    """A corpus whose pictures' vectors are those of the captions."""
-
-    vectors: Half  # (N, D)
-    name, version = "corpus", 1
-
-    def settings(self) -> Mapping[str, Json]:
-        return {"rows": len(self.vectors)}
-
-    def plan(self, whole: Mapping[str, Whole]) -> Plan:
-        firsts = range(0, len(self.vectors), SHARD_ROWS)
-        return Plan([Shard(shard_id(n), {"first": first}) for n, first in enumerate(firsts)], {"inputs": []})
-
-    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
-        first = task.params["first"]
-        here = self.vectors[first : first + SHARD_ROWS]
-        out.array("img_emb", "img_emb/img_emb_{stem}.npy", here)
-        out.array("text_emb", "text_emb/text_emb_{stem}.npy", here)
-        out.table("metadata", "metadata/metadata_{stem}.parquet", metadata(range(first, first + len(here))))
-        return Counts(len(here), len(here))
 
 
 def captions() -> Iterator[Line]:
@@ -62,7 +33,7 @@ def captions() -> Iterator[Line]:
         yield "skipped", str(error)
         return
     with tempfile.TemporaryDirectory(dir=".") as root:
-        stages = [Captions(vectors), *index_stages(IndexRecipe(min_recall=None))]
+        stages = [GivenCorpus(vectors), *index_stages(IndexRecipe(min_recall=None))]
         assert Run(root, stages).execute(LocalExecutor()).exit_code == 0
         retriever = Retriever(root)
         index, tuned = retriever.index, retriever.index.tuned["image"]

@@ -1,7 +1,7 @@
 """Corpora of drawn vectors that later stages take for ones that a run has made."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -17,6 +17,7 @@ from pipeline.writer import ShardWriter, Task
 from trials.benchmarks.vectors import BLOCK, captions_like, clip_like
 
 SHARD_ROWS = 131_072  # whole blocks of whatever draws them
+GIVEN_ROWS = 10_000  # a shard's, as in a corpus
 
 Half = npt.NDArray[np.float16]
 
@@ -79,3 +80,33 @@ def metadata(rows: range) -> pa.Table:
         "bytes": numbers,
     } | {name: pa.array([value] * len(rows)) for name, value in constant.items()}
     return pa.table([pa.array(columns[field.name]).cast(field.type) for field in PAIRS], schema=PAIRS)
+
+
+@dataclass(frozen=True)
+class GivenCorpus(Stage[None]):
+    """vectors (N, D): of pictures and of captions alike. captions: said of the pairs again and again; none: numbers."""
+
+    vectors: Half
+    captions: Sequence[str] = ()
+    name, version = "corpus", 1
+
+    def settings(self) -> Mapping[str, Json]:
+        return {"rows": len(self.vectors)}
+
+    def plan(self, whole: Mapping[str, Whole]) -> Plan:
+        firsts = range(0, len(self.vectors), GIVEN_ROWS)
+        return Plan([Shard(shard_id(n), {"first": first}) for n, first in enumerate(firsts)], {"inputs": []})
+
+    def process(self, task: Task, out: ShardWriter, state: None) -> Counts:
+        first = task.params["first"]
+        here = self.vectors[first : first + GIVEN_ROWS]
+        rows = range(first, first + len(here))
+        out.array("img_emb", "img_emb/img_emb_{stem}.npy", here)
+        out.array("text_emb", "text_emb/text_emb_{stem}.npy", here)
+        table = metadata(rows)
+        if self.captions:
+            said = [self.captions[row % len(self.captions)] for row in rows]
+            place = table.column_names.index("caption")
+            table = table.set_column(place, table.schema.field("caption"), pa.array(said))
+        out.table("metadata", "metadata/metadata_{stem}.parquet", table)
+        return Counts(len(here), len(here))
