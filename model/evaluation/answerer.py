@@ -15,7 +15,7 @@ from model.generate import generate
 from model.revilm import ReViLM
 from model.score import log_likelihood
 from model.sequence import Chunk, Segment, SequenceBuilder
-from model.training.checkpoints import KEY_ENCODERS, result_of
+from model.training.checkpoints import KEY_ENCODERS, MODEL, result_of
 from model.training.key_encoders import Encoder
 from pipeline.checksums import sha256_of_file, sha256_of_json
 from pipeline.errors import InputError
@@ -51,7 +51,7 @@ class About:
     @classmethod
     def of(cls, checkpoint: str) -> "About":
         """Raises InputError where it cannot be opened, or is of a model that sees no pictures."""
-        with model_folder(checkpoint) as folder, _faults_told(checkpoint):
+        with model_folder(checkpoint, CONFIG) as folder, _faults_told(checkpoint):
             config = configuration_of(folder)
         if config.vision is None:
             raise InputError(f"{checkpoint} is a model without an image encoder, such as that of stage language")
@@ -138,11 +138,12 @@ def _faults_told(checkpoint: str) -> Iterator[None]:
 
 
 @contextmanager
-def model_folder(checkpoint: str) -> Iterator[Path]:
-    """Where its files lie: those of a finished stage as local ones. Raises InputError as result_of does."""
+def model_folder(checkpoint: str, begin: str = "") -> Iterator[Path]:
+    """Where its files lie: those of a finished stage as local ones, checked. begin: of the names of those that are
+    wanted. Raises InputError as result_of and Checkpoints.opened do."""
     if Path(checkpoint, CONFIG).is_file():
         yield Path(checkpoint)
         return
     checkpoints, record = result_of(checkpoint.rstrip("/"))
-    with checkpoints.opened(record, "model/") as opened:
-        yield opened / "model"
+    with checkpoints.opened(record, f"{MODEL}/{begin}") as opened:
+        yield opened / MODEL

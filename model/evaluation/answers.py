@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from model.evaluation.contestants import NO_DATABASE, Cell, Contestant, cells
@@ -29,6 +30,7 @@ from pipeline.stage import Counts, Input, Need, Plan, Resources, Shard, Stage, s
 from pipeline.storage import absolute_root
 from pipeline.writer import ShardWriter, Task
 from stages.filter import Corpus, CorpusReader
+from stages.index import Database, QueryEncoder, Vectors
 
 if TYPE_CHECKING:  # what is imported here would make the help of a job wait for torch
     from model.evaluation.examiner import Asked
@@ -71,25 +73,22 @@ class Opened:
         return self._examples[shots]
 
     @cached_property
-    def captions_encoder(self) -> Any:
+    def captions_encoder(self) -> QueryEncoder:
         """Of the set's own embeddings."""
-        from stages.index import Database, QueryEncoder
-
         return QueryEncoder.of(Database.open(self.recipe.pictures))
+
+    @cached_property
+    def vectors(self) -> Vectors:
+        """Of the set's pictures."""
+        return Database.open(self.recipe.pictures).vectors("image")
 
     def clip_scores(self, given: "Sequence[Reply]") -> list[float | None]:
         """Of captions, cosines of the set's own embeddings of the picture and of the answer, empty ones too."""
         if not given or self.recipe.vqa or self.recipe.choices:
             return [None] * len(given)
         texts = self.captions_encoder.texts([reply.answer for reply in given])
-        pictures = self._pictures[[reply.question.row_id for reply in given]].astype("float32")
+        pictures = self.vectors.gather(np.array([reply.question.row_id for reply in given])).astype(np.float32)
         return [float(cosine) for cosine in (texts * pictures).sum(1)]
-
-    @cached_property
-    def _pictures(self) -> Any:
-        import numpy as np
-
-        return np.concatenate([shard.img_emb for shard in self.corpus.shards()])
 
 
 @dataclass(frozen=True)
@@ -175,10 +174,8 @@ class EvaluationAnswers(Stage[Opened]):
         from model.evaluation.examiner import Examiner
         from model.evaluation.replies import replies
 
-        sight, examples = (
-            state.sight(task.params["model"], task.params["database"]),
-            state.examples(task.params["shots"]),
-        )
+        sight = state.sight(task.params["model"], task.params["database"])
+        examples = state.examples(task.params["shots"])
         examiner = Examiner(sight, state.corpus, task.params["k"], state.matches)
         asked = _with_examples(batch, examples, out)
         given = list(replies(examiner, asked, self.recipe))

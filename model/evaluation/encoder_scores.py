@@ -19,7 +19,7 @@ import pyarrow as pa
 from model.evaluation.bootstrap import Floats, clustered
 from model.evaluation.class_vectors import ClassVectors, class_names
 from model.evaluation.encoder_recipe import EncoderEvaluationRecipe
-from model.evaluation.evaluation_set import what_is_missing
+from model.evaluation.evaluation_set import picture_of, what_is_missing
 from model.evaluation.ranks import Half, Ids, ranks
 from pipeline.commits import Whole
 from pipeline.recipe import Json
@@ -86,7 +86,7 @@ class Pairs:
     def of(cls, corpus: Whole) -> "Pairs":
         told = corpus.tables("metadata", ["source", "image_id", "stored_sha256", "caption"]).to_pylist()
         numbers: dict[tuple[str, ...], int] = {}
-        picture = [numbers.setdefault(_picture_of(row), len(numbers)) for row in told]
+        picture = [numbers.setdefault(picture_of(row), len(numbers)) for row in told]
         every = np.arange(len(told))
         images, captions = (Vectors([corpus], key).gather(every) for key in ("image", "text"))
         return cls((images, captions), [row["caption"] for row in told], np.array(picture))
@@ -124,10 +124,6 @@ def _row(
         return row | {"note": f"not computed: all {candidates} candidates are among the first {at}"}
     figure = clustered((found < at).astype(np.float64), pictures, weights=weights, seed=SEED)
     return row | {"value": figure.value, "low": figure.low, "high": figure.high, "note": ""}
-
-
-def _picture_of(pair: Mapping[str, Any]) -> tuple[str, ...]:
-    return (pair["source"], pair["image_id"]) if pair["image_id"] is not None else (pair["stored_sha256"],)
 
 
 def encoder_stages(recipe: EncoderEvaluationRecipe) -> list[Stage[Any]]:

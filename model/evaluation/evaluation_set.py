@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.commits import Whole, resolve_folder
 from pipeline.errors import InputError
@@ -35,11 +36,10 @@ def caption_questions(
 
     domains: by image_id, of every picture. Raises InputError where it lacks some.
     """
-    rows: dict[tuple[str, str], list[Mapping[str, str]]] = {}
+    rows: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
     for shard in corpus.shards():
         for row in shard.committed.table("metadata", COLUMNS).to_pylist():
-            image = row["image_id"]
-            rows.setdefault((row["source"], image) if image is not None else ("", row["stored_sha256"]), []).append(row)
+            rows.setdefault(picture_of(row), []).append(row)
     if domains is not None:
         _check_domains([some[0]["image_id"] for some in rows.values()], domains)
     return [
@@ -54,6 +54,11 @@ def caption_questions(
         )
         for some in rows.values()
     ]
+
+
+def picture_of(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    """Equal of pairs that show one picture of a set: by source and image_id, without one by stored bytes."""
+    return (pair["source"], pair["image_id"]) if pair["image_id"] is not None else (pair["stored_sha256"],)
 
 
 def read_domains(path: Path) -> dict[str, str]:

@@ -64,7 +64,5 @@ def _captioned(row: Row) -> Captioned:
     return Captioned(id=row["question"], reference="", generated=row["answer"], neighbors=neighbors, loss=0.0)
 
 
-def _mean(values: Sequence[float], seed: int) -> Figure | NotComputed:
-    if not values:
-        return NotComputed("no answer has one")
+def _mean(values: Sequence[float], seed: int) -> Figure:
     return interval(np.array(values, np.float64), np.ones(len(values)), seed=seed)

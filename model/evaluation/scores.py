@@ -32,6 +32,24 @@ CELL = ("model", "database", "shots", "examples", "k", "new_tokens")
 
 
 @dataclass(frozen=True)
+class Due:
+    """What a score of the whole set is made of. missing: as what_is_missing tells."""
+
+    missing: str
+    questions: int
+
+    def partial(self, rows: Sequence[Row]) -> str:
+        """Why the answers of a cell make none; empty: they do."""
+        found = [self.missing]
+        if unanswered := self.questions - len(rows):
+            found.append(f"partial: {unanswered:,} of {self.questions:,} questions have no answer")
+        due = TEXT_ALONE if rows[0]["examples"] == "text alone" else rows[0]["shots"]
+        if short := sum(row["shown"] < due for row in rows):
+            found.append(f"{short:,} of {len(rows):,} prompts have no room for all {due} examples")
+        return "; ".join(filter(None, found))
+
+
+@dataclass(frozen=True)
 class EvaluationScores(Stage[None]):
     recipe: EvaluationRecipe
     answers: EvaluationAnswers
@@ -59,10 +77,11 @@ class EvaluationScores(Stage[None]):
         if not rows:
             raise ShardFailed(f"no question has an answer; {EvaluationAnswers.name}/rejects says why")
         by_cell = {cell: list(some) for cell, some in groupby(rows, _cell)}
-        figures = [row for cell in self._cells() for row in self._figures(cell, by_cell.get(cell, []), task, seen)]
+        made, asked = dict(self.settings()), answered.plan()
+        due = Due(str(made["missing"]), int(asked.resolved["questions"]))
+        figures = [row for cell in self._cells() for row in self._figures(cell, by_cell.get(cell, []), due, seen)]
         out.table("scores", "scores_{stem}.parquet", pa.Table.from_pylist(figures, schema=SCORES))
-        asked = answered.plan().parts
-        settings = dict(asked["settings"]) | dict(self.settings()) | {"inputs": asked["inputs"]}
+        settings = dict(asked.parts["settings"]) | made | {"inputs": asked.parts["inputs"]}
         out.json("settings", "settings_{stem}.json", settings)
         return Counts(len(rows), len(rows))
 
@@ -78,14 +97,14 @@ class EvaluationScores(Stage[None]):
         )
 
     def _figures(
-        self, cell: tuple[Any, ...], rows: Sequence[Row], task: Task, seen: Mapping[str, set[str]]
+        self, cell: tuple[Any, ...], rows: Sequence[Row], due: Due, seen: Mapping[str, set[str]]
     ) -> Iterator[dict[str, Any]]:
         told = dict(zip(CELL, cell, strict=True))
         if not rows:
             why = NotComputed(f"no question has an answer; {EvaluationAnswers.name}/rejects says why")
             yield told | {"domain": "", "metric": self._main, "questions": 0} | _values(why, "")
             return
-        partial = self._partial(rows, int(task.whole(EvaluationAnswers.name).plan().resolved["questions"]))
+        partial = due.partial(rows)
         looked_through = {"trained_on": self.recipe.trained_on, "database": self.databases.get(told["database"], ())}
         for domain, some in {"": rows, **_by_domain(rows)}.items():
             figures = dict(measured(some, self.recipe))
@@ -98,15 +117,6 @@ class EvaluationScores(Stage[None]):
     @property
     def _main(self) -> str:
         return "cider_d" if self.recipe.vqa is None and self.recipe.choices is None else "accuracy"
-
-    def _partial(self, rows: Sequence[Row], questions: int) -> str:
-        found = [what_is_missing(self.recipe.pictures)]
-        if unanswered := questions - len(rows):
-            found.append(f"partial: {unanswered:,} of {questions:,} questions have no answer")
-        due = TEXT_ALONE if rows[0]["examples"] == "text alone" else rows[0]["shots"]
-        if short := sum(row["shown"] < due for row in rows):
-            found.append(f"{short:,} of {len(rows):,} prompts have no room for all {due} examples")
-        return "; ".join(filter(None, found))
 
 
 def _values(figure: Figure | NotComputed, partial: str) -> dict[str, float | str | None]:

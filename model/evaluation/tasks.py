@@ -44,23 +44,17 @@ class Captions:
         return self.recipe.prompt, row["caption"]
 
 
-@dataclass(frozen=True)
-class Classes:
+class Classes(Captions):
     """A picture's caption is the name of its class."""
 
-    recipe: EvaluationRecipe
-
     def questions(self, corpus: CorpusReader) -> list[Question]:
-        found = Captions(self.recipe).questions(corpus)
+        found = super().questions(corpus)
         classes = self.recipe.classes or tuple(sorted({name for question in found for name in question.references}))
         unknown = [question for question in found if not set(question.references) <= set(classes)]
         if unknown:
             told = some_of([f"{each.id} ({', '.join(each.references)})" for each in unknown])
             raise InputError(f"evaluation.classes lacks the class of {len(unknown):,} pictures: {told}")
         return [replace(question, choices=classes) for question in found]
-
-    def told(self, row: Mapping[str, Any]) -> tuple[str, str]:
-        return self.recipe.prompt, row["caption"]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.commits import Whole
 from pipeline.errors import InputError, RecipeError
 from pipeline.schemas import INTERLEAVE_KEYS
 from pipeline.stage import Input, Need
@@ -31,6 +32,22 @@ class InterleaveKeys(PairKeys):
     """What tells equal pictures and captions, and what is told of a pair in a sample."""
 
     name, version, schema = "interleave_keys", 1, INTERLEAVE_KEYS
+
+
+def opened_as_made(made: Whole, what: str, root: str) -> list[CorpusReader]:
+    """The corpora of a stage's plan, in its order. what, root: what was made of them, and where it lies.
+
+    Raises InputError where one was made anew since: its row ids mean other pairs, and its pictures lie elsewhere."""
+    readers = []
+    for number, place in enumerate(made.plan().resolved["corpora"]):
+        corpus, made_of = CorpusReader(place), made.manifest.inputs[f"corpus {number}"]
+        if corpus.identity != made_of:
+            raise InputError(
+                f"{place}/corpus is not the one that the {what} in {root} were made of: its identity was "
+                f"{made_of[:12]} and is {corpus.identity[:12]}. Make the {what} anew."
+            )
+        readers.append(corpus)
+    return readers
 
 
 def check(corpora: Corpora, supports: int) -> None:

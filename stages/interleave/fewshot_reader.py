@@ -5,8 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from pipeline.commits import Whole
-from pipeline.errors import InputError
 from stages.filter import CorpusReader
+from stages.interleave.corpora import opened_as_made
 from stages.interleave.fewshot import Fewshot
 
 Support = Mapping[str, Any]
@@ -23,7 +23,6 @@ class FewshotReader:
         self.leaks: bool = told["leaks"]  # the query's own caption has chosen its supports
         self.shots: Sequence[int] = told["shots"]
         self.queries: str = told["queries"]  # the root of the test split
-        self._corpora: Sequence[str] = told["corpora"]
 
     @property
     def identity(self) -> str:
@@ -33,7 +32,7 @@ class FewshotReader:
     def corpora(self) -> list[CorpusReader]:
         """As `corpus` of a support counts them; the last is that of the queries. Raises InputError where one was made
         anew since: a row id may mean another pair."""
-        return [self._corpus(number, root) for number, root in enumerate(self._corpora)]
+        return opened_as_made(self._whole, "examples", self._whole.folder.root)
 
     def supports(self, shots: int) -> dict[str, list[Support]]:
         """In prompt order, by the pair id of every pair that shows the query's picture; a starved query is not there.
@@ -43,12 +42,3 @@ class FewshotReader:
             raise KeyError(shots)
         table = self._whole.tables(f"shots_{shots}", ["references", "supports"])
         return {reference["pair_id"]: row["supports"] for row in table.to_pylist() for reference in row["references"]}
-
-    def _corpus(self, number: int, root: str) -> CorpusReader:
-        corpus, made_of = CorpusReader(root), self._whole.manifest.inputs[f"corpus {number}"]
-        if corpus.identity != made_of:
-            raise InputError(
-                f"{root}/corpus is not the one that the examples in {self._whole.folder.root} were made of: its "
-                f"identity was {made_of[:12]} and is {corpus.identity[:12]}. Make the examples anew."
-            )
-        return corpus

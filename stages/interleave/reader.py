@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.commits import Whole
-from pipeline.errors import InputError
 from stages.filter import CorpusReader
+from stages.interleave.corpora import opened_as_made
 from stages.interleave.mine import InterleaveMine
 from stages.interleave.samples import Interleaved, place_of, read_pictures
 
@@ -40,7 +40,7 @@ class SampleReader:
     def corpora(self) -> list[CorpusReader]:
         """As SAMPLES.pairs.corpus counts them. Raises InputError where one was made anew since: its pictures lie
         elsewhere."""
-        return [self._corpus(number, root) for number, root in enumerate(self._mined.plan().resolved["corpora"])]
+        return opened_as_made(self._mined, "samples", self._whole.folder.root)
 
     def table(self, shard: str) -> pa.Table:
         """Schema SAMPLES."""
@@ -51,12 +51,3 @@ class SampleReader:
         pairs: Sequence[dict[str, Any]] = sample["pairs"]
         read = read_pictures(pairs, self.corpora)
         return [read[place_of(pair)] for pair in pairs]
-
-    def _corpus(self, number: int, root: str) -> CorpusReader:
-        corpus, made_of = CorpusReader(root), self._mined.manifest.inputs[f"corpus {number}"]
-        if corpus.identity != made_of:
-            raise InputError(
-                f"{root}/corpus is not the one that the samples in {self._whole.folder.root} were made of: its "
-                f"identity was {made_of[:12]} and is {corpus.identity[:12]}. Make the samples anew."
-            )
-        return corpus
